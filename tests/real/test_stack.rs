@@ -93,7 +93,7 @@ fn a_public_suite_runs_unchanged_on_a_dock() {
 }
 
 /// A stack in a sandbox, an engine, and Python's packages on PATH.
-struct Near {
+struct NearStack {
     sandbox: Sandbox,
     engine: LabEngine,
     path: String,
@@ -101,7 +101,7 @@ struct Near {
     mark: String,
 }
 
-impl Near {
+impl NearStack {
     fn new(engine: &LabEngine, test: &str) -> Self {
         let tools = python::CONTAINER_TOOLS.commands().unwrap();
         let machine = std::env::var("PATH").unwrap_or_default();
@@ -145,7 +145,7 @@ impl Near {
     }
 }
 
-impl Drop for Near {
+impl Drop for NearStack {
     fn drop(&mut self) {
         let script = "docker ps -aq --filter name=\"$MARK\" | xargs -r docker rm -fv\n\
                       docker images -q --filter reference=\"$MARK*\" | sort -u | xargs -r docker rmi -f";
@@ -161,7 +161,7 @@ impl Drop for Near {
 
 #[test]
 fn a_public_suite_runs_on_this_machine_s_engine_and_says_what_fails() {
-    let near = Near::new(&lab::engine("local").unwrap(), "public");
+    let near = NearStack::new(&lab::engine("local").unwrap(), "public");
     let repository = near.mark.clone();
     write_public(&near.sandbox, &near.mark, free_port().unwrap());
     near.commit();
@@ -197,7 +197,7 @@ fn a_public_suite_runs_on_this_machine_s_engine_and_says_what_fails() {
 
 #[test]
 fn an_interruption_removes_the_container_of_the_test_that_runs() {
-    let near = Near::new(&lab::engine("local").unwrap(), "cut");
+    let near = NearStack::new(&lab::engine("local").unwrap(), "cut");
     let repository = near.mark.clone();
     write_public(&near.sandbox, &near.mark, free_port().unwrap());
     let test = "import time\n\ndef test_it_hangs(container):\n    container.run()\n    print('hanging', flush=True)\n    time.sleep(600)\n";
@@ -228,7 +228,7 @@ fn what_is_at_a_tag_is_pulled_tested_and_told_to_the_registry() {
 }
 
 fn at_a_tag(engine: &LabEngine) {
-    let near = Near::new(engine, "tag");
+    let near = NearStack::new(engine, "tag");
     let registry = Registry::on(engine).shared().start().unwrap();
     let repository = format!("{}/base", registry.address());
     let spec = format!("tag: {{prefix: 1.10}}\nimages:\n  base: {{image_name: {repository}}}\n");
@@ -317,7 +317,7 @@ fn copy_pytest(commands: &Path, to: &Path) {
 
 #[test]
 fn workflow_tests_run_in_the_image_by_its_own_pytest() {
-    let near = Near::new(&lab::engine("local").unwrap(), "workflow");
+    let near = NearStack::new(&lab::engine("local").unwrap(), "workflow");
     let parent = near.engine.notebook_image(NotebookImage::Jupyter).unwrap();
     let repository = near.mark.clone();
     let spec = format!("tag: {{prefix: 1.10}}\nimages:\n  base: {{image_name: {repository}}}\n");

@@ -46,14 +46,14 @@ pub(super) fn write(log: &SharedLog, bytes: &[u8]) {
 
 /// How a program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(super) enum ProgramEnd {
     Code(i32),
     Signal(i32),
     /// It was ended because its time was up.
     TimedOut,
 }
 
-impl Ended {
+impl ProgramEnd {
     fn of(status: ExitStatus) -> Self {
         match (status.code(), status.signal()) {
             (Some(code), _) => Self::Code(code),
@@ -72,13 +72,13 @@ impl Ended {
 }
 
 /// A program that runs. When this is dropped, its group is asked to end, and then made to.
-struct Group {
+struct ProgramGroup {
     child: Child,
     id: Pid,
     has_ended: bool,
 }
 
-impl Group {
+impl ProgramGroup {
     /// Waits for the program, not for the rest of its group.
     fn ends_within(&mut self, limit: Duration) -> bool {
         let began = Instant::now();
@@ -97,7 +97,7 @@ impl Group {
     }
 }
 
-impl Drop for Group {
+impl Drop for ProgramGroup {
     fn drop(&mut self) {
         if !self.has_ended {
             // As Ctrl-C: pytest removes its containers then.
@@ -122,7 +122,7 @@ pub(super) async fn run(
     limit: Duration,
     log: &SharedLog,
     mut shown: impl FnMut(&[u8]),
-) -> Result<Ended> {
+) -> Result<ProgramEnd> {
     let failed = |cause: std::io::Error| {
         Error::failed(format!("{} can't be started", program.display()))
             .because(cause)
@@ -140,7 +140,7 @@ pub(super) async fn run(
     drop(command);
     let id = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
     let id = id.ok_or_else(|| Error::failed(format!("{} has no process ID", program.display())))?;
-    let mut group = Group {
+    let mut group = ProgramGroup {
         child,
         id,
         has_ended: false,
@@ -157,9 +157,9 @@ pub(super) async fn run(
             },
             status = group.child.wait() => {
                 group.has_ended = true;
-                break Ended::of(status.map_err(failed)?);
+                break ProgramEnd::of(status.map_err(failed)?);
             }
-            () = &mut time => break Ended::TimedOut,
+            () = &mut time => break ProgramEnd::TimedOut,
         }
     };
     // What it left running ends with it.
@@ -216,7 +216,7 @@ mod tests {
             command
         }
 
-        async fn run(&self, script: &str, limit: Duration) -> (Ended, String) {
+        async fn run(&self, script: &str, limit: Duration) -> (ProgramEnd, String) {
             let mut said = Vec::new();
             let ended = run(
                 self.command(script),
@@ -245,7 +245,7 @@ mod tests {
     async fn both_streams_are_shown_and_kept_in_their_order() {
         let bench = Bench::new();
         let (ended, said) = bench.run("echo a; echo b >&2; echo c; exit 3", LONG).await;
-        assert_eq!((ended, said.as_str()), (Ended::Code(3), "a\nb\nc\n"));
+        assert_eq!((ended, said.as_str()), (ProgramEnd::Code(3), "a\nb\nc\n"));
         assert_eq!(bench.file("log"), "a\nb\nc\n");
         let (ended, _) = bench.run("kill -9 $$", LONG).await;
         assert_eq!(ended.says(LONG), "ended by signal 9");
@@ -255,7 +255,7 @@ mod tests {
     async fn what_a_program_leaves_running_ends_with_it() {
         let bench = Bench::new();
         let (ended, said) = bench.run("sleep 600 & echo $! > left; echo done", LONG).await;
-        assert_eq!((ended, said.as_str()), (Ended::Code(0), "done\n"));
+        assert_eq!((ended, said.as_str()), (ProgramEnd::Code(0), "done\n"));
         let left = bench.file("left");
         wait::until("what was left ends", || !lives(&left));
     }
@@ -265,7 +265,7 @@ mod tests {
         let bench = Bench::new();
         let script = "trap 'echo cleaned > cleaned; exit 0' INT; echo ready; while :; do sleep 0.05; done";
         let (ended, said) = bench.run(script, Duration::from_secs(2)).await;
-        assert_eq!((ended, said.as_str()), (Ended::TimedOut, "ready\n"));
+        assert_eq!((ended, said.as_str()), (ProgramEnd::TimedOut, "ready\n"));
         assert_eq!(bench.file("cleaned"), "cleaned\n");
     }
 

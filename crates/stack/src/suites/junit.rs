@@ -37,12 +37,12 @@ impl JunitSum {
 
     fn of(text: &str) -> Self {
         let mut sum = Self::default();
-        let mut case: Option<Case> = None;
+        let mut case: Option<JunitCase> = None;
         for tag in tags(text) {
             match tag.name {
                 "testcase" => {
                     sum.add(case.take());
-                    case = Some(Case::of(&tag));
+                    case = Some(JunitCase::of(&tag));
                 }
                 "/testcase" => sum.add(case.take()),
                 "skipped" => case.iter_mut().for_each(|case| case.is_skipped = true),
@@ -61,7 +61,7 @@ impl JunitSum {
         sum
     }
 
-    fn add(&mut self, case: Option<Case>) {
+    fn add(&mut self, case: Option<JunitCase>) {
         let Some(case) = case.filter(|case| !case.is_skipped) else {
             return;
         };
@@ -82,13 +82,13 @@ fn shortened(text: &str) -> String {
     one_line(text).chars().take(LONGEST_MESSAGE).collect()
 }
 
-struct Case {
+struct JunitCase {
     name: String,
     is_skipped: bool,
     message: Option<String>,
 }
 
-impl Case {
+impl JunitCase {
     fn of(tag: &Tag<'_>) -> Self {
         let name = tag.attribute("name").unwrap_or_default();
         let name = match tag.attribute("classname").filter(|class| !class.is_empty()) {

@@ -16,7 +16,7 @@ use dockerutils_core::output::progress::steps::{Ended as StepEnded, Steps};
 use dockerutils_core::shell;
 use tokio::process::Command;
 
-use super::child::{self, Ended, SharedLog};
+use super::child::{self, ProgramEnd, SharedLog};
 use super::engine_lock::EngineLock;
 use super::junit::{self, JunitSum, ProgramCase};
 use super::pytest::{NO_TESTS, has_python, is_executable, is_pytest_s, pytest};
@@ -222,7 +222,7 @@ pub(super) async fn run(context: &Context, engine: &Engine, request: &SuiteReque
         true => None,
         false => Some(EngineLock::take(context, engine).await?),
     };
-    let running = Running {
+    let running = HostSuite {
         context,
         request,
         plan: &plan,
@@ -251,7 +251,7 @@ async fn alive(engine: &Engine, has_agent: bool) -> std::convert::Infallible {
 }
 
 /// A suite that runs.
-struct Running<'r> {
+struct HostSuite<'r> {
     context: &'r Context,
     request: &'r SuiteRequest<'r>,
     plan: &'r SuitePlan,
@@ -259,7 +259,7 @@ struct Running<'r> {
     began: Instant,
 }
 
-impl Running<'_> {
+impl HostSuite<'_> {
     async fn all(self) -> Result<SuiteOutcome> {
         let mut outcome = SuiteOutcome::none(self.request.kind);
         let mut steps = Steps::new(&self.context.printer, false).of("Testing");
@@ -284,12 +284,12 @@ impl Running<'_> {
             let ended = child::run(command, program, left, &self.log, shown).await;
             let (ended, said) = match ended {
                 // A file without a first line that names an interpreter fails as a test.
-                Err(error) if !step.is_pytest => (Ended::Code(126), Some(error.with_causes())),
+                Err(error) if !step.is_pytest => (ProgramEnd::Code(126), Some(error.with_causes())),
                 ended => (ended?, None),
             };
             let is_passed = matches!(
                 (ended, step.is_pytest),
-                (Ended::Code(0), _) | (Ended::Code(NO_TESTS), true)
+                (ProgramEnd::Code(0), _) | (ProgramEnd::Code(NO_TESTS), true)
             );
             let took = began.elapsed();
             let how = if is_passed {
@@ -306,10 +306,10 @@ impl Running<'_> {
             }
             if step.is_pytest {
                 let sum = JunitSum::read(&junit);
-                has_run |= ended != Ended::Code(NO_TESTS) && sum.as_ref().is_none_or(|sum| sum.tests > 0);
+                has_run |= ended != ProgramEnd::Code(NO_TESTS) && sum.as_ref().is_none_or(|sum| sum.tests > 0);
                 outcome.junit.extend(sum.is_some().then_some(junit));
                 let sum = sum.unwrap_or_default();
-                if !is_passed && (sum.failures == 0 || !matches!(ended, Ended::Code(1))) {
+                if !is_passed && (sum.failures == 0 || !matches!(ended, ProgramEnd::Code(1))) {
                     outcome.problem = Some(format!("pytest: {why}"));
                 }
                 outcome.tests += sum.tests;
@@ -323,7 +323,7 @@ impl Running<'_> {
                 outcome.failed.extend(case.failed());
                 cases.push(case);
             }
-            if ended == Ended::TimedOut {
+            if ended == ProgramEnd::TimedOut {
                 outcome.problem = Some(ended.says(self.request.limit));
                 break;
             }

@@ -21,7 +21,7 @@ use dockerutils_core::ops::run::{GpuSupport, gpu_support};
 use dockerutils_core::output::progress::steps::{Ended as StepEnded, Steps};
 use dockerutils_core::shell;
 
-use super::child::{self, Ended, SharedLog};
+use super::child::{self, ProgramEnd, SharedLog};
 use super::junit::{self, JunitSum, ProgramCase};
 use super::pytest::{NO_TESTS, is_pytest_s};
 use super::test_log::TestLog;
@@ -86,7 +86,7 @@ pub(super) async fn run(context: &Context, engine: &Engine, request: &SuiteReque
         true => Some(gpu_support(engine, true).await?),
         false => None,
     };
-    let running = Running {
+    let running = WorkflowSuite {
         context,
         engine,
         request,
@@ -122,7 +122,7 @@ fn proxies(context: &Context, engine: &Engine) -> Result<Vec<(String, String)>> 
 }
 
 /// A suite that runs.
-struct Running<'r> {
+struct WorkflowSuite<'r> {
     context: &'r Context,
     engine: &'r Engine,
     request: &'r SuiteRequest<'r>,
@@ -131,7 +131,7 @@ struct Running<'r> {
     began: Instant,
 }
 
-impl Running<'_> {
+impl WorkflowSuite<'_> {
     /// The container of the step of this number, which is removed when it is dropped.
     async fn create(&self, number: usize, command: &[String]) -> Result<Created> {
         let plan = self.plan(number, command)?;
@@ -181,7 +181,7 @@ impl Running<'_> {
             let id = (index + 1).to_string();
             let name = format!("{}: {path} in {}", request.label, request.reference);
             let (ended, why, lines) = self.step(&created, (&id, &name), &mut steps, &log, |_| false).await?;
-            let is_passed = ended == Ended::Code(0);
+            let is_passed = ended == ProgramEnd::Code(0);
             (is_good, has_run) = (is_good && is_passed, true);
             outcome.tests += 1;
             outcome.failures += usize::from(!is_passed);
@@ -218,9 +218,9 @@ impl Running<'_> {
             "{}: pytest {WORKFLOW_TESTS_INSIDE} in {}",
             request.label, request.reference
         );
-        let no_tests = |ended| ended == Ended::Code(NO_TESTS);
+        let no_tests = |ended| ended == ProgramEnd::Code(NO_TESTS);
         let (ended, why, _) = self.step(&container, ("0", &name), steps, log, no_tests).await?;
-        let is_good = matches!(ended, Ended::Code(0 | NO_TESTS));
+        let is_good = matches!(ended, ProgramEnd::Code(0 | NO_TESTS));
         let mut sum = None;
         if let Some(content) = files::file(self.engine, container.id(), JUNIT_INSIDE, LONGEST_JUNIT).await? {
             let path = request.junit(".xml");
@@ -230,9 +230,9 @@ impl Running<'_> {
         }
         let has_run = !no_tests(ended) && sum.as_ref().is_none_or(|sum| sum.tests > 0);
         let sum = sum.unwrap_or_default();
-        if !is_good && (sum.failures == 0 || ended != Ended::Code(1)) {
+        if !is_good && (sum.failures == 0 || ended != ProgramEnd::Code(1)) {
             outcome.problem = Some(match ended {
-                Ended::Code(code) if NOT_RUN.contains(&code) => {
+                ProgramEnd::Code(code) if NOT_RUN.contains(&code) => {
                     format!("the image can't run pytest ({why}): RUN pip install pytest in its Dockerfile")
                 }
                 _ => format!("pytest: {why}"),
@@ -250,22 +250,22 @@ impl Running<'_> {
         (id, name): (&str, &str),
         steps: &mut Steps,
         log: &SharedLog,
-        is_also_good: impl Fn(Ended) -> bool,
-    ) -> Result<(Ended, String, Vec<String>)> {
+        is_also_good: impl Fn(ProgramEnd) -> bool,
+    ) -> Result<(ProgramEnd, String, Vec<String>)> {
         steps.running(id, name);
         let began = Instant::now();
         let left = self.request.limit.saturating_sub(self.began.elapsed());
         let ran = tokio::time::timeout(left, self.to_its_end(created, id, steps, log)).await;
         let (ended, said) = match ran {
-            Err(_) => (Ended::TimedOut, None),
+            Err(_) => (ProgramEnd::TimedOut, None),
             Ok(Ok(ended)) => (ended, None),
             // The engine says by a code that the program is not there.
             Ok(Err(error)) => match i32::from(error.class().status().code()) {
-                code if NOT_RUN.contains(&code) => (Ended::Code(code), Some(error.with_causes())),
+                code if NOT_RUN.contains(&code) => (ProgramEnd::Code(code), Some(error.with_causes())),
                 _ => return Err(error),
             },
         };
-        let is_good = ended == Ended::Code(0) || is_also_good(ended);
+        let is_good = ended == ProgramEnd::Code(0) || is_also_good(ended);
         let how = match is_good {
             true => StepEnded::Done(began.elapsed().as_secs_f64()),
             false => StepEnded::Failed,
@@ -279,7 +279,7 @@ impl Running<'_> {
         Ok((ended, said.unwrap_or_else(|| ended.says(self.request.limit)), lines))
     }
 
-    async fn to_its_end(&self, created: &Created, id: &str, steps: &mut Steps, log: &SharedLog) -> Result<Ended> {
+    async fn to_its_end(&self, created: &Created, id: &str, steps: &mut Steps, log: &SharedLog) -> Result<ProgramEnd> {
         let engine = self.engine;
         let heard = Arc::new(OutputCounter::default());
         let mut lines = ContainerLog::of_new(engine, created.id(), false, &heard).await?;
@@ -293,6 +293,6 @@ impl Running<'_> {
         // The output ends a moment before the container.
         let status = tokio::time::timeout(Duration::from_secs(60), exit).await;
         let status = status.map_err(|_| Error::failed("the container closed its output, and did not end"))??;
-        Ok(Ended::Code(i32::from(status.code())))
+        Ok(ProgramEnd::Code(i32::from(status.code())))
     }
 }
