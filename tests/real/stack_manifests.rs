@@ -372,6 +372,10 @@ fn tags_that_commands_print_are_checked() {
             "echo 1-stable",
             "prints 1-stable, which is a tag of a branch, of a commit or of what proved good",
         ),
+        (
+            "echo sha256-5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef",
+            "which is a tag of what is attached to an image",
+        ),
         ("echo a b", "prints \"a b\", which can't be a tag"),
         ("sh -c 'echo no >&2; exit 3'", "ended with code 3: no"),
         ("nowhere", "ended with code 12"),

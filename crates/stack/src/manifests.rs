@@ -43,6 +43,10 @@ const INDEX: &str = "index.md";
 const PAGES: usize = 500;
 /// What a page calls the image that the tag led to before.
 const BEFORE: &str = "the image before";
+/// The tag that docker takes where none is named.
+const LATEST: &str = "latest";
+/// What the tags begin with under which registries without a list keep what is attached to an image.
+const REFERRERS: &str = "sha256-";
 /// What the labels of our containers call a stack.
 const PROJECT: &str = "stack";
 
@@ -199,7 +203,7 @@ async fn ask(context: &Context, engine: &Engine, request: &DescribeRequest<'_>, 
                     made.outputs.push(questions::info(&container, name, command).await?);
                 }
             }
-            return check_tags(request, &made.tags);
+            return check_tags(request.spec, request.target, commands, &made.tags);
         }
         Ok(None) => "it has no /bin/sh".to_owned(),
         Err(error) if error.class() == Class::Failed || matches!(error.class(), Class::Code(_)) => {
@@ -218,23 +222,42 @@ async fn ask(context: &Context, engine: &Engine, request: &DescribeRequest<'_>, 
     Ok(())
 }
 
-/// Refuses printed tags that are others' already.
-fn check_tags(request: &DescribeRequest<'_>, tags: &[String]) -> Result<()> {
-    let target = request.target;
-    let stable = request.spec.plans.iter().map(stable_tag);
-    let taken: Vec<String> = stable
-        .chain([STABLE.to_owned(), target.designation.tag.clone()])
-        .chain(target.commit_tag.clone())
-        .chain(target.fallbacks.iter().cloned())
-        .collect();
-    match tags.iter().find(|tag| taken.contains(tag)) {
-        None => Ok(()),
-        Some(tag) => Err(Error::failed(format!(
-            "{}: a command below tags prints {tag}, which is a tag of a branch, of a commit or of what proved good",
-            target.label(request.spec)
-        ))
-        .hint("let the command print another one, such as python-3.13")),
+/// Refuses printed tags that are others': an image, and whoever made what it starts from, decides what its commands print.
+fn check_tags(spec: &Spec, target: &StackTarget, commands: &[TagCommand], tags: &[String]) -> Result<()> {
+    for (command, tag) in commands.iter().zip(tags) {
+        if let Some(whose) = others_tag(spec, target, &command.name, tag) {
+            return Err(Error::failed(format!(
+                "{}: a command below tags prints {tag}, which is {whose}",
+                target.label(spec)
+            ))
+            .hint("let the command print another one, such as python-3.13"));
+        }
     }
+    Ok(())
+}
+
+/// Whose tag this is or could be, if not that of a command of this name.
+fn others_tag(spec: &Spec, target: &StackTarget, name: &str, tag: &str) -> Option<&'static str> {
+    let is_of_prefix = |prefix: &str| {
+        tag.strip_prefix(prefix)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '.', '_']))
+    };
+    let mut prefixes = spec.plans.iter().filter_map(|plan| plan.prefix.as_deref());
+    let own = [&target.designation.tag].into_iter().chain(&target.commit_tag);
+    let mut known = own.chain(&target.fallbacks);
+    let is_known = known.any(|known| known == tag) || spec.plans.iter().any(|plan| stable_tag(plan) == tag);
+    if is_known || tag == STABLE || tag == LATEST || prefixes.any(is_of_prefix) {
+        return Some("a tag of a branch, of a commit or of what proved good");
+    }
+    if tag.starts_with(REFERRERS) {
+        return Some("a tag of what is attached to an image");
+    }
+    // Any branch could be called so.
+    let has_bare_plan = spec.plans.iter().any(|plan| plan.prefix.is_none());
+    let is_named = tag.strip_prefix(name).is_some_and(|rest| rest.starts_with('-'));
+    (has_bare_plan && !is_named).then_some(
+        "the tag of a branch, if one is called so: without a prefix it must begin with the name below tags and -",
+    )
 }
 
 /// Describes an image, compares it with the one before and the stable one, writes its page and its JSON, and attaches its packages to

@@ -227,3 +227,45 @@ fn the_index_lists_the_pages_of_the_folder_and_nothing_else() {
         "{index}"
     );
 }
+
+#[test]
+fn what_a_command_prints_moves_no_tag_of_others() {
+    let made = |spec: &str| {
+        let home = tempfile::tempdir().unwrap();
+        fs::create_dir(home.path().join("a")).unwrap();
+        fs::write(home.path().join("a/Dockerfile"), "FROM scratch\n").unwrap();
+        let spec = Spec::parse(spec, Path::new("spec.yml")).unwrap();
+        let graph = crate::graph::Graph::read(&spec, home.path()).unwrap();
+        let source = crate::tags::TagSource {
+            branch: "main".to_owned(),
+            base_branch: Some("trunk".to_owned()),
+            commit: Some("a1230af00dcafe".to_owned()),
+        };
+        let target = crate::tags::targets(&spec, &graph, &source).unwrap().0.remove(0);
+        (spec, target)
+    };
+    let (spec, target) = made("tag: {prefix: [2026.1, 2026.2], sha: true}\nimages: {a: {image_name: t/a}}\n");
+    let attached = format!("sha256-{}", "5".repeat(64));
+    for tag in [
+        "2026.1-main",
+        "2026.1-release-7",
+        "2026.2-main",
+        "2026.1-a1230af",
+        "2026.2-stable",
+        "2026.1",
+        "stable",
+        "latest",
+        &attached,
+    ] {
+        assert!(others_tag(&spec, &target, "python", tag).is_some(), "{tag}");
+    }
+    for tag in ["python-3.13", "3.13", "2026.10", "ubuntu-24.04"] {
+        assert_eq!(others_tag(&spec, &target, "python", tag), None, "{tag}");
+    }
+    // Without a prefix, a tag is a branch's name.
+    let (spec, target) = made("images: {a: {image_name: t/a}}\n");
+    assert_eq!(others_tag(&spec, &target, "python", "python-3.13"), None);
+    for tag in ["main", "trunk", "work", "pythonic"] {
+        assert!(others_tag(&spec, &target, "python", tag).is_some(), "{tag}");
+    }
+}
