@@ -96,7 +96,16 @@ impl Registry {
     }
 
     pub(crate) async fn read_manifest(&self, subject: Subject<'_>) -> Result<Option<RemoteManifest>, RegistryTrouble> {
-        let mut call = RegistryCall::new(Method::GET, self.manifest_url(subject)?, LARGEST_MANIFEST);
+        self.read_manifest_within(subject, LARGEST_MANIFEST).await
+    }
+
+    /// The same, of at most so many bytes.
+    pub(crate) async fn read_manifest_within(
+        &self,
+        subject: Subject<'_>,
+        most: usize,
+    ) -> Result<Option<RemoteManifest>, RegistryTrouble> {
+        let mut call = RegistryCall::new(Method::GET, self.manifest_url(subject)?, most);
         call.accept = Some(accepted());
         let reply = self.send(subject, Right::Read, &call).await?;
         match reply.status {

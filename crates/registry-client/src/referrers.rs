@@ -32,6 +32,8 @@ const PAGES: usize = 100;
 const REFERRERS: usize = 10_000;
 /// The most documents of one type that are read.
 const ATTACHED: usize = 500;
+/// The most bytes of the manifest of what is attached; ours have less than two thousand.
+const LARGEST_ATTACHED: usize = 64 << 10;
 
 /// Something to attach to an image.
 #[derive(Clone, Debug)]
@@ -130,7 +132,10 @@ impl Registry {
             return Err(self.error(subject, RegistryTrouble::new(Failure::TooLarge, what)));
         }
         let read = many(listed, |listed| async move {
-            let Some(manifest) = self.manifest(repository, listed.digest.as_str()).await? else {
+            let reference = listed.digest.as_str();
+            let subject = Subject { repository, reference };
+            let manifest = self.read_manifest_within(subject, LARGEST_ATTACHED).await;
+            let Some(manifest) = manifest.map_err(|trouble| self.error(subject, trouble))? else {
                 return Ok(None);
             };
             let document = &manifest.document;

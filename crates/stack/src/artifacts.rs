@@ -199,7 +199,7 @@ impl Artifacts {
     /// See [`write`].
     pub fn write_result(&self, result: &ImageResult) -> Result<PathBuf> {
         let file = self.result(&result.reference);
-        write(&file, &yaml(result))?;
+        write(&file, yaml(result))?;
         Ok(file)
     }
 }

@@ -338,7 +338,7 @@ pub async fn keep(context: &Context, engine: &Engine, kept: &KeptImage<'_>) -> R
         .iter()
         .for_each(|note| context.printer.warning(&format!("{}: {note}", description.label)));
     description.notes.extend(notes);
-    artifacts::write(&kept.artifacts.page(&reference), &description.markdown())?;
+    artifacts::write(&kept.artifacts.page(&reference), description.markdown())?;
     artifacts::write(&file, &description.json()?)?;
     Ok(description)
 }
@@ -364,7 +364,7 @@ pub fn write_index(artifacts: &Artifacts) -> Result<()> {
         }
     }
     pages.sort_by(|(one, _), (other, _)| one.cmp(other));
-    artifacts::write(&artifacts.manifests().join(INDEX), &page::index(&pages))
+    artifacts::write(&artifacts.manifests().join(INDEX), page::index(&pages))
 }
 
 /// A description that was written before; `None` if it is not there, or is something else.

@@ -263,6 +263,7 @@ impl TestSite<'_> {
                 path.display()
             ));
         }
+        let held = image::find(self.engine, &reference).await.ok().flatten();
         for kind in &self.plan.kinds {
             let request = self.plan.request(test, *kind, &reference);
             let ran = suites::run(self.context, self.engine, &request).await;
@@ -277,7 +278,12 @@ impl TestSite<'_> {
             tested.suites.push(SuiteReport::new(outcome, error.as_ref()));
         }
         if let Some(there) = &there {
-            match self.tell(&reference, there, &tested).await {
+            let same = async {
+                let id = held.map(|held| held.id).unwrap_or_default();
+                image::check_same(self.engine, &reference, &id).await?;
+                self.tell(&reference, there, &tested).await
+            };
+            match same.await {
                 Ok(told) => tested.verdicts = told,
                 Err(error) => {
                     printer.error(&error);
@@ -304,6 +310,8 @@ impl TestSite<'_> {
             return Ok(0);
         };
         let said: Vec<Verdict> = outcomes()
+            // What is checked out here may have lost its tests: that says nothing about the image.
+            .filter(|outcome| outcome.verdict != SuiteVerdict::NoTests)
             .filter_map(|outcome| Verdict::of(outcome, self.run.as_deref()))
             .collect();
         let place = registries.place(reference)?;

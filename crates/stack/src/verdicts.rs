@@ -246,9 +246,15 @@ pub fn newest<'b>(
         }
         let kind = verdict.kind;
         let found = FoundVerdict { verdict, signature };
-        let replaces = newest.get(&kind).is_none_or(|(other, before)| {
-            time > *other || (time == *other && before.verdict.passed && !found.verdict.passed)
-        });
+        // That there were no tests says nothing against what tests said.
+        let is_empty = |found: &FoundVerdict| found.verdict.passed && found.verdict.tests == 0;
+        let replaces = newest
+            .get(&kind)
+            .is_none_or(|(other, before)| match (is_empty(before), is_empty(&found)) {
+                (true, false) => true,
+                (false, true) => false,
+                _ => time > *other || (time == *other && before.verdict.passed && !found.verdict.passed),
+            });
         if replaces {
             newest.insert(kind, (time, found));
         }

@@ -1,10 +1,6 @@
 //! The real `tag-stack` in a sandbox, with a scripted registry: help, what is promoted and refused, each error with its hint, and
 //! what is left when a registry fails in the middle.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a harness fails its test by panicking"
-)]
+#![expect(clippy::unwrap_used, reason = "a harness fails its test by panicking")]
 
 use dockerutils_test_support::{Invocation, Misbehaviour, Sandbox, ScriptedRegistry};
 use registry_client::{Attachment, Digest, Options, Registry, RegistryCredentials};

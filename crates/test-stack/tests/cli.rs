@@ -1,10 +1,5 @@
 //! The real `test-stack` in a sandbox, with a scripted engine and a program that plays pytest: help, suites in all their outcomes,
 //! and each error with its hint.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a harness fails its test by panicking"
-)]
 
 use dockerutils_test_support::{Invocation, Reply, Sandbox, ScriptedEngine, wait};
 use rustix::process::Signal;

@@ -69,9 +69,11 @@ impl From<Error> for ImageFault {
 
 /// What an image left on the engine.
 #[derive(Debug, Default)]
-struct Made {
+pub(super) struct Made {
     /// Its ID, once the registry has the same.
     id: Option<String>,
+    /// The ID of the image that is tested and pushed.
+    held: Option<String>,
 }
 
 impl StackRun<'_> {
@@ -184,7 +186,7 @@ impl StackRun<'_> {
                 }
                 result.digest = Some(manifest.clone());
                 match (image.tests, pushes) {
-                    (true, true) => self.all_suites_of(target, manifest, result).await?,
+                    (true, true) => self.all_suites_of(target, manifest, made, result).await?,
                     (true, false) => self.suites_here(target, result).await?,
                     (false, _) => {}
                 }
@@ -196,7 +198,7 @@ impl StackRun<'_> {
                 result.status = StackStatus::Tested;
                 self.tag(target, manifest, &image.further_tags, result).await?;
                 match pushes {
-                    true => self.all_suites_of(target, manifest, result).await?,
+                    true => self.all_suites_of(target, manifest, made, result).await?,
                     false => self.suites_here(target, result).await?,
                 }
             }
@@ -205,6 +207,8 @@ impl StackRun<'_> {
                     self.freshen(reference, digest).await?;
                 }
                 let id = self.build(position, result).await?;
+                let reference = target.designation.to_string();
+                made.held = Some(image::find_made(&self.site()?.engine, &reference).await?.id);
                 result.status = StackStatus::Built;
                 if image.tests {
                     self.suite(TestKind::Basic, target, result).await?;
@@ -214,13 +218,15 @@ impl StackRun<'_> {
                     if image.tests {
                         pending_tests::begin(&self.context.env, &key, &result.planned.reference)?;
                     }
-                    let digest = self.push(image, target, result).await?;
+                    self.check_held(target, made).await?;
+                    let digest = self.push(image, target, made, result).await?;
                     made.id = id;
                     self.attach_verdicts(target, &digest, result).await?;
                     self.tag(target, &digest, &image.further_tags, result).await?;
                     self.describe(image, target, Some(&digest), result).await?;
                     if image.tests {
-                        self.suite_of(TestKind::Integration, target, &digest, result).await?;
+                        self.suite_of(TestKind::Integration, target, &digest, made, result)
+                            .await?;
                         pending_tests::end(&self.context.env, &key)?;
                     }
                 } else if image.tests {
@@ -240,6 +246,15 @@ impl StackRun<'_> {
         self.planned.registries.place(&target.designation.to_string())
     }
 
+    /// Checks that what was tested, pushed or described is still the image that was built or pulled. Else an image would be said to
+    /// have passed tests that ran on another.
+    pub(super) async fn check_held(&self, target: &StackTarget, made: &Made) -> Result<()> {
+        match &made.held {
+            Some(id) => image::check_same(&self.site()?.engine, &target.designation.to_string(), id).await,
+            None => Ok(()),
+        }
+    }
+
     /// Builds an image; its ID on the engine.
     async fn build(&self, position: usize, result: &mut StackResult) -> Result<Option<String>, ImageFault> {
         let before = self.work.images.iter().take(position);
@@ -251,7 +266,7 @@ impl StackRun<'_> {
         let mut log = BuildLog::default();
         let built = builds.run(number, &mut log).await;
         let file = self.artifacts.log(&result.planned.reference, LogKind::Build);
-        artifacts::write(&file, &log.text())?;
+        artifacts::write(&file, log.text())?;
         result.log = Some(file);
         match built {
             Ok(report) => {
@@ -273,7 +288,13 @@ impl StackRun<'_> {
     }
 
     /// Pushes an image, and sees to it that the registry knows what it was made from; the digest of its manifest.
-    async fn push(&self, image: &ImageWork, target: &StackTarget, result: &mut StackResult) -> Result<String> {
+    async fn push(
+        &self,
+        image: &ImageWork,
+        target: &StackTarget,
+        made: &Made,
+        result: &mut StackResult,
+    ) -> Result<String> {
         let site = self.site()?;
         let auth = site.auths.get(&registry(&target.designation.name));
         let auth = auth.ok_or_else(|| Error::failed(format!("no login for {} was looked for", target.designation)))?;
@@ -295,6 +316,7 @@ impl StackRun<'_> {
         result.pushed = Some(true);
         result.digest = Some(digest.clone());
         result.tags.push(target.designation.to_string());
+        self.check_held(target, made).await?;
         let by_digest = format!("{}@{digest}", target.designation.name);
         let there = self.planned.registries.image(&by_digest).await?;
         let inputs = self.planned.inputs.get(image.target);
@@ -367,8 +389,15 @@ impl StackRun<'_> {
         if source != *name {
             push::tag(engine, &source, name).await?;
         }
+        made.held = image::find(engine, &name.to_string()).await?.map(|image| image.id);
+        if image::is_other(engine, &name.to_string(), manifest).await? {
+            return Err(
+                Error::failed(format!("{name} is another image now on {}", engine.choice().engine()))
+                    .hint("somebody gave it the name meanwhile: call it again"),
+            );
+        }
         if !is_there {
-            made.id = image::find(engine, &name.to_string()).await?.map(|image| image.id);
+            made.id.clone_from(&made.held);
         }
         Ok(())
     }

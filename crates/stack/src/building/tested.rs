@@ -4,7 +4,7 @@
 use dockerutils_core::error::Result;
 
 use super::outcome::StackResult;
-use super::run::StackRun;
+use super::run::{Made, StackRun};
 use crate::artifacts::repository_root;
 use crate::pending_tests;
 use crate::suites::{self, SuiteOutcome, SuiteRequest, TestKind};
@@ -32,11 +32,13 @@ impl StackRun<'_> {
         kind: TestKind,
         target: &StackTarget,
         digest: &str,
+        made: &Made,
         result: &mut StackResult,
     ) -> Result<()> {
         let Some(outcome) = self.run_suite(kind, target, result).await? else {
             return Ok(());
         };
+        self.check_held(target, made).await?;
         self.attach_verdict(&outcome, target, digest).await?;
         failure(&outcome, result)
     }
@@ -49,12 +51,13 @@ impl StackRun<'_> {
         &self,
         target: &StackTarget,
         digest: &str,
+        made: &Made,
         result: &mut StackResult,
     ) -> Result<()> {
         let key = pending_tests::key(&target.designation.name, &result.planned.input);
         pending_tests::begin(&self.context.env, &key, &result.planned.reference)?;
         for kind in [TestKind::Basic, TestKind::Integration] {
-            self.suite_of(kind, target, digest, result).await?;
+            self.suite_of(kind, target, digest, made, result).await?;
         }
         pending_tests::end(&self.context.env, &key)
     }

@@ -78,6 +78,22 @@ pub async fn is_other(engine: &Engine, reference: &str, digest: &str) -> Result<
     }))
 }
 
+/// Checks that the name is still that of this image: on an engine that others use, too, it may be another's by now.
+///
+/// # Errors
+/// It is another's, or nobody's; and as [`find`].
+pub async fn check_same(engine: &Engine, reference: &str, id: &str) -> Result<()> {
+    let now = find(engine, reference).await?;
+    if now.is_some_and(|now| now.id == id) {
+        return Ok(());
+    }
+    Err(Error::failed(format!(
+        "{reference} is another image now on {}: somebody gave it the name meanwhile",
+        engine.choice().engine()
+    ))
+    .hint("call it again, and have only one use this engine for it at a time"))
+}
+
 /// Takes a name from an image, and removes the image if it had no other and no container is of it. `None` if it was done, or if
 /// there was nothing to do: the name is another image's now. Else why the engine did not.
 ///

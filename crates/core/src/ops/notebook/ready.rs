@@ -565,8 +565,9 @@ mod tests {
             wants_root_dir: false,
             ..awaited(&label, &token)
         };
-        let ready = wait(&context(&scripted), &connected(&scripted).await, true, &awaited);
-        assert_eq!(ready.await.unwrap().port, port);
+        let engine = connected(&scripted).await;
+        let ready = wait(&context(&scripted), &engine, true, &awaited).await;
+        assert_eq!(ready.unwrap().port, port);
         let asked = scripted.requests();
         assert!(asked.iter().all(|request| !request.path.contains("/exec")));
     }
