@@ -128,20 +128,18 @@ impl Site {
         context.block_on(self.description(&context))
     }
 
-    fn description(&self, context: &Context) -> impl Future<Output = Result<Description, Error>> {
-        async move {
-            let engine = context.connect().await?;
-            let reference = self.reference();
-            let request = DescribeRequest {
-                spec: &self.spec,
-                target: &self.target,
-                parent: None,
-                reference: &reference,
-                digest: None,
-                earlier: &[],
-            };
-            manifests::describe(context, &engine, &request).await
-        }
+    async fn description(&self, context: &Context) -> Result<Description, Error> {
+        let engine = context.connect().await?;
+        let reference = self.reference();
+        let request = DescribeRequest {
+            spec: &self.spec,
+            target: &self.target,
+            parent: None,
+            reference: &reference,
+            digest: None,
+            earlier: &[],
+        };
+        manifests::describe(context, &engine, &request).await
     }
 
     /// Describes the image as a runner whose results lie in this folder.

@@ -84,8 +84,9 @@ const BANS: [Ban; 9] = [
 ];
 
 /// The tests and benches that need an engine which sees this machine's files and ports.
-const NEAR: [&str; 10] = [
+const NEAR: [&str; 12] = [
     "tests/real/browser.rs",
+    "tests/real/build_stack.rs",
     "tests/real/docker_notebook.rs",
     "tests/real/docs.rs",
     "tests/real/notebook_faults.rs",
@@ -93,6 +94,7 @@ const NEAR: [&str; 10] = [
     "tests/real/notebook_start_script.rs",
     "tests/real/publish.rs",
     "tests/real/run_api_socket.rs",
+    "tests/real/test_stack.rs",
     "xtask/src/bench/notebook.rs",
     "xtask/src/bench/stack.rs",
 ];

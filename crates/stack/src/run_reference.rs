@@ -29,7 +29,7 @@ pub fn find(context: &Context, name: &str, image_name: Option<&str>, tag: Option
             let path = directory.join(FILE);
             context
                 .printer
-                .detail(&format!("{} is passed over: {}", path.display(), error.with_causes()));
+                .detail(&format!("{} is ignored: {}", path.display(), error.with_causes()));
             return Ok(None);
         }
         Err(error) => return Err(error),

@@ -142,7 +142,9 @@ pub struct SuiteOutcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SuiteVerdict {
+    /// All of them did what they should.
     Passed,
+    /// One of them did not.
     Failed,
     /// There are none.
     NoTests,

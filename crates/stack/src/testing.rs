@@ -315,8 +315,7 @@ impl TestSite<'_> {
             .filter_map(|outcome| Verdict::of(outcome, self.run.as_deref()))
             .collect();
         let place = registries.place(reference)?;
-        let wrong =
-            |cause| Error::failed(format!("{reference} has a digest in its registry that is none")).because(cause);
+        let wrong = |cause| Error::failed(format!("{reference} has no valid digest in its registry")).because(cause);
         let digest = Digest::parse(&there.manifest).map_err(wrong)?;
         let told = verdicts::publish(place.registry, &place.repository, &digest, &said, key).await?;
         Ok(told.len())

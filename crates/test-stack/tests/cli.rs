@@ -119,7 +119,7 @@ fn a_failure_names_the_image_the_kind_and_the_log() {
         .args(["--only", "leaf", "--kind", "basic", "--artifacts", "results", "--json"])
         .code(1)
         .any_stdout()
-        .stderr_has("------\n > leaf: pytest images/tests_common images/leaf/test:\npytest in ")
+        .stderr_has("------\n > leaf: pytest images/tests_common images/leaf/test:\n| pytest in ")
         .stderr_has(
             "test-stack: the basic tests of leaf (r.example/t/leaf:1.10-main): 1 of 2 tests failed\n\nhint: all that they printed \
              is in [SANDBOX]/sample/results/logs/r.example-t-leaf-1.10-main.basic-tests.log",
@@ -168,7 +168,7 @@ fn executable_files_are_tests_too() {
         .args(["--only", "leaf", "--kind", "basic", "--json"])
         .code(1)
         .any_stdout()
-        .stderr_has("------\n > leaf: images/leaf/test/c bad:\nbecause\n------")
+        .stderr_has("------\n > leaf: images/leaf/test/c bad:\n| because\n------")
         .run()
         .json();
     let suite = &said["images"][0]["suites"][0];

@@ -113,7 +113,9 @@ impl Sandbox {
     /// Makes the symbolic link `path`, relative to the project, with this target.
     #[must_use]
     pub fn symlink(self, path: &str, target: &str) -> Self {
-        symlink(target, self.project.join(path)).expect(path);
+        let link = self.project.join(path);
+        fs::create_dir_all(link.parent().expect("a link lies in a directory")).expect(path);
+        symlink(target, link).expect(path);
         self
     }
 

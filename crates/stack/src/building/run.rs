@@ -69,7 +69,7 @@ impl From<Error> for ImageFault {
 
 /// What an image left on the engine.
 #[derive(Debug, Default)]
-pub(super) struct Made {
+pub(super) struct LocalImage {
     /// Its ID, once the registry has the same.
     id: Option<String>,
     /// The ID of the image that is tested and pushed.
@@ -115,7 +115,7 @@ impl StackRun<'_> {
             set(ImageStage::Bad);
             return Some(result);
         }
-        let mut made = Made::default();
+        let mut made = LocalImage::default();
         let began;
         let worked = {
             // It is never closed.
@@ -158,7 +158,7 @@ impl StackRun<'_> {
         image: &ImageWork,
         target: &StackTarget,
         result: &mut StackResult,
-        made: &mut Made,
+        made: &mut LocalImage,
     ) -> Result<(), ImageFault> {
         let pushes = self.work.options.pushes;
         match &image.kind {
@@ -248,7 +248,7 @@ impl StackRun<'_> {
 
     /// Checks that what was tested, pushed or described is still the image that was built or pulled. Else an image would be said to
     /// have passed tests that ran on another.
-    pub(super) async fn check_held(&self, target: &StackTarget, made: &Made) -> Result<()> {
+    pub(super) async fn check_held(&self, target: &StackTarget, made: &LocalImage) -> Result<()> {
         match &made.held {
             Some(id) => image::check_same(&self.site()?.engine, &target.designation.to_string(), id).await,
             None => Ok(()),
@@ -292,7 +292,7 @@ impl StackRun<'_> {
         &self,
         image: &ImageWork,
         target: &StackTarget,
-        made: &Made,
+        made: &LocalImage,
         result: &mut StackResult,
     ) -> Result<String> {
         let site = self.site()?;
@@ -368,7 +368,7 @@ impl StackRun<'_> {
     }
 
     /// Pulls an image that the registry has, and gives it a name on the engine.
-    async fn fetch(&self, from: &str, manifest: &str, name: &Designation, made: &mut Made) -> Result<()> {
+    async fn fetch(&self, from: &str, manifest: &str, name: &Designation, made: &mut LocalImage) -> Result<()> {
         let engine = &self.site()?.engine;
         let printer = &self.context.printer;
         let is_there = image::find(engine, from).await?.is_some() && !image::is_other(engine, from, manifest).await?;

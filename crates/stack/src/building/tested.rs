@@ -4,7 +4,7 @@
 use dockerutils_core::error::Result;
 
 use super::outcome::StackResult;
-use super::run::{Made, StackRun};
+use super::run::{LocalImage, StackRun};
 use crate::artifacts::repository_root;
 use crate::pending_tests;
 use crate::suites::{self, SuiteOutcome, SuiteRequest, TestKind};
@@ -32,7 +32,7 @@ impl StackRun<'_> {
         kind: TestKind,
         target: &StackTarget,
         digest: &str,
-        made: &Made,
+        made: &LocalImage,
         result: &mut StackResult,
     ) -> Result<()> {
         let Some(outcome) = self.run_suite(kind, target, result).await? else {
@@ -51,7 +51,7 @@ impl StackRun<'_> {
         &self,
         target: &StackTarget,
         digest: &str,
-        made: &Made,
+        made: &LocalImage,
         result: &mut StackResult,
     ) -> Result<()> {
         let key = pending_tests::key(&target.designation.name, &result.planned.input);

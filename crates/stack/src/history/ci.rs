@@ -75,7 +75,7 @@ impl CiVariables {
             // The name may be a tag's.
             let name = (env.get("GITHUB_REF_TYPE") != Some("tag")).then(|| first(&["GITHUB_REF_NAME"]));
             let text = |path: &str| event.pointer(path).and_then(Value::as_str);
-            let request = Request {
+            let request = PullRequest {
                 prefix: "pr",
                 number: event
                     .get("number")
@@ -95,7 +95,7 @@ impl CiVariables {
             messages.extend(first(&["CI_MERGE_REQUEST_TITLE"]));
             (
                 CiSystem::GitLab,
-                Request {
+                PullRequest {
                     prefix: "mr",
                     number: first(&["CI_MERGE_REQUEST_IID"]),
                     is_from_fork: first(&["CI_MERGE_REQUEST_SOURCE_PROJECT_ID"])
@@ -115,7 +115,7 @@ impl CiVariables {
                 .map(|name| name.strip_prefix("origin/").unwrap_or(name).to_owned());
             (
                 CiSystem::Jenkins,
-                Request {
+                PullRequest {
                     prefix: "pr",
                     number: first(&["CHANGE_ID"]),
                     is_from_fork: first(&["CHANGE_FORK"]).is_some(),
@@ -161,7 +161,7 @@ impl CiVariables {
 }
 
 /// A pull or merge request, as far as CI tells of it.
-struct Request {
+struct PullRequest {
     /// What its name begins with where it is called by its number.
     prefix: &'static str,
     number: Option<String>,
@@ -170,7 +170,7 @@ struct Request {
     base: Option<String>,
 }
 
-impl Request {
+impl PullRequest {
     /// The branch that is built, under a name that no branch of this repository has unasked; `None` where there is no request.
     fn branch(self) -> Option<String> {
         let branch = self.branch?;

@@ -200,8 +200,8 @@ fn the_index_lists_the_pages_of_the_folder_and_nothing_else() {
             ..Description::default()
         };
         let reference = &description.reference;
-        artifacts::write(&artifacts.page(reference), &description.markdown()).unwrap();
-        artifacts::write(&artifacts.page_json(reference), &description.json().unwrap()).unwrap();
+        artifacts::write(&artifacts.page(reference), description.markdown()).unwrap();
+        artifacts::write(&artifacts.page_json(reference), description.json().unwrap()).unwrap();
     }
     let folder = artifacts.manifests();
     // A stranger's: of another form, and of another image than its name says.

@@ -39,7 +39,7 @@ pub(super) fn pytest(env: &Env) -> Result<Vec<String>> {
     ))
 }
 
-/// A program of that name in a directory of PATH. A relative entry is passed over: it would be the project's.
+/// A program of that name in a directory of PATH. A relative entry is ignored: it would be the project's.
 fn on_path(name: &str, env: &Env) -> Option<PathBuf> {
     let directories = std::env::split_paths(env.get("PATH").unwrap_or_default());
     let mut candidates = directories

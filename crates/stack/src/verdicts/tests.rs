@@ -1,4 +1,4 @@
-//! Which verdicts count, and what is none.
+//! Which verdicts count, and what is not a verdict.
 
 use ring::signature::Ed25519KeyPair;
 

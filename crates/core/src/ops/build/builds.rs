@@ -40,7 +40,7 @@ pub struct BuildLog {
 }
 
 impl BuildLog {
-    /// As text, what is no UTF-8 replaced.
+    /// As text, with marks in place of what is not UTF-8.
     pub fn text(&self) -> String {
         let text = String::from_utf8_lossy(&self.bytes);
         match self.is_cut {

@@ -1,4 +1,4 @@
-//! Keys as openssl makes them, and what is none.
+//! Keys as openssl makes them, and what is not a key.
 
 use std::fs;
 use std::process::Command;
