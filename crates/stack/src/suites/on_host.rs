@@ -468,4 +468,25 @@ mod tests {
         let line = bench.plan(TestKind::Basic, &HERE, &env).lines().remove(0);
         assert!(!line.contains("DOCKER_"), "{line}");
     }
+
+    #[test]
+    fn no_test_sees_the_key_that_signs_its_verdict() {
+        let bench = Bench::new(&[("images/base/test/check", 0o755)]);
+        let env = Env::from_pairs([(KEY_VARIABLE, "the key"), ("PATH", "/bin")]);
+        let plan = bench.plan(TestKind::Basic, &HERE, &env);
+        let line = plan.lines().remove(0);
+        assert!(
+            line.starts_with(&format!("env -u {KEY_VARIABLE} TEST_IMAGE=")),
+            "{line}"
+        );
+        let step = plan.steps.first().unwrap();
+        let command = plan.command(step, &env);
+        let given: Vec<_> = command
+            .as_std()
+            .get_envs()
+            .filter(|(_, value)| value.is_some())
+            .collect();
+        assert!(given.iter().any(|(name, _)| *name == "PATH"), "{given:?}");
+        assert!(given.iter().all(|(name, _)| *name != KEY_VARIABLE), "{given:?}");
+    }
 }
