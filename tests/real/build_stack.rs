@@ -6,7 +6,6 @@ use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 use std::thread;
-use std::time::Duration;
 
 use dockerutils_test_support::lab::{self, LabEngine, Store, Suite, Throwaway};
 use dockerutils_test_support::process::capture_text;
@@ -15,8 +14,6 @@ use dockerutils_test_support::{Invocation, Outcome, Sandbox};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-/// How often is looked for what a run has come to.
-const STEP: Duration = Duration::from_millis(10);
 /// The images of the stack, a parent before its children.
 const IMAGES: [&str; 4] = ["base", "mid", "side", "leaf"];
 
@@ -69,19 +66,9 @@ impl Site {
                 .success()
         );
         capture_text(site.engine.docker().args(["rm", container.trim()])).unwrap();
-        site.git("git init -q -b main");
-        site.commit("first");
+        site.sandbox.shell("git init -q -b main");
+        site.sandbox.commit("first");
         site
-    }
-
-    fn git(&self, script: &str) {
-        let shell = self.sandbox.program("/bin/sh").args(["-ec", script]);
-        shell.any_stdout().any_stderr().run();
-    }
-
-    fn commit(&self, message: &str) {
-        let identity = "-c user.name=ann -c user.email=ann@example.org";
-        self.git(&format!("git add -A; git {identity} commit -qm '{message}'"));
     }
 
     fn command(&self) -> Invocation<'_> {
@@ -194,13 +181,13 @@ fn what_is_built_is_found_again_and_copied_to_a_new_branch() {
 
         site.sandbox
             .write("images/leaf/file", format!("changed {}", site.registry.address()));
-        site.commit("leaf");
+        site.sandbox.commit("leaf");
         let third = site.build(&["--since", "HEAD~1"]);
         let expected = ["base unchanged", "mid unchanged", "side unchanged", "leaf built"];
         assert_eq!(statuses(&third), expected, "{name}: {third}");
         assert_ne!(third["images"][3]["digest"], digest, "{name}");
 
-        site.git("git switch -q -c work");
+        site.sandbox.shell("git switch -q -c work");
         let branch = site.without_engine(&["--base", "main"]);
         assert_eq!(statuses(&branch), all("copied"), "{name}: {branch}");
         assert_eq!(branch["images"][3]["digest"], third["images"][3]["digest"], "{name}");
@@ -252,10 +239,10 @@ fn interrupted_it_goes_on_where_it_was() {
         let name = &site.engine.name;
         for tag in ["1.10-main", "1.10-two"] {
             if tag == "1.10-two" {
-                site.git("git switch -q -c two");
+                site.sandbox.shell("git switch -q -c two");
                 site.sandbox
                     .write("images/base/file", format!("two {}", site.registry.address()));
-                site.commit("two");
+                site.sandbox.commit("two");
             }
             // It waits for its parent, which is pushed then.
             let line = format!("docker build --tag {}", site.reference("mid", tag));
@@ -333,7 +320,7 @@ fn a_stale_image_of_the_engine_is_not_built_upon() {
             capture_text(site.engine.docker().args(["run", "--rm", &leaf, "cat", "/base"])).unwrap()
         };
         assert_eq!(leaf("main"), format!("base {}", site.registry.address()), "{name}");
-        site.git("git switch -q -c work");
+        site.sandbox.shell("git switch -q -c work");
         assert_eq!(leaf("work"), format!("base {}", site.registry.address()), "{name}");
     });
 }
@@ -419,7 +406,7 @@ fn with_tests(site: &Site) {
         ("test/basic.sh", "echo \"$TEST_IMAGE\" >> basic.txt\n"),
         (
             "integration_tests/whole.sh",
-            "echo ran >> whole.txt\nwhile [ -e wait ] && [ ! -e pass ]; do sleep 0.1; done\ntest -e pass\n",
+            "echo ran >> whole.txt; echo the whole test began\nwhile [ -e wait ] && [ ! -e pass ]; do sleep 0.1; done\ntest -e pass\n",
         ),
     ];
     for (path, script) in scripts {
@@ -428,7 +415,7 @@ fn with_tests(site: &Site) {
             .write(&format!("images/mid/{path}"), format!("#!/bin/sh\n{script}"));
         fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
     }
-    site.commit("tests");
+    site.sandbox.commit("tests");
 }
 
 #[test]
@@ -481,14 +468,7 @@ fn half_tested_is_tested_again() {
         with_tests(site);
         site.sandbox.write("wait", "");
         let mut running = site.command().arg("mid").spawn();
-        // Five engines build side by side: what ends a wait without it is nextest's limit.
-        while !site.sandbox.project().join("whole.txt").exists() {
-            assert!(
-                !running.has_ended(),
-                "{name}: build-stack ended before the integration test"
-            );
-            thread::sleep(STEP);
-        }
+        running.wait_for_stderr("the whole test began");
         running.signal(Signal::KILL);
         while !running.has_ended() {
             thread::yield_now();

@@ -113,15 +113,9 @@ impl NearStack {
         }
     }
 
-    fn git(&self, script: &str) {
-        let shell = self.sandbox.program("/bin/sh").args(["-ec", script]);
-        shell.any_stdout().any_stderr().run();
-    }
-
     fn commit(&self) {
-        self.git(
-            "git init -q -b main; git add -A; git -c user.name=ann -c user.email=ann@example.org commit -qm first",
-        );
+        self.sandbox.shell("git init -q -b main");
+        self.sandbox.commit("first");
     }
 
     fn docker(&self, arguments: &[&str]) -> String {
@@ -170,7 +164,8 @@ fn a_public_suite_runs_on_this_machine_s_engine_and_says_what_fails() {
     let outcome = near.test_stack().arg("--json").run();
     assert_eq!(suites(&outcome.json())[0], "basic passed 0/4", "{outcome}");
     // No compiled file is in the context of the next build, and none of pytest's own.
-    near.git("! find images -name '__pycache__' -o -name '.pytest_cache' | grep .");
+    near.sandbox
+        .shell("! find images -name '__pycache__' -o -name '.pytest_cache' | grep .");
     near.sandbox.write("images/base/page", "another\n");
     near.build(&reference);
     let outcome = near.test_stack().args(["--json", "--kind", "basic"]).code(1).run();

@@ -32,19 +32,9 @@ fn stack(address: &str) -> Sandbox {
             "images/leaf/Dockerfile",
             format!("ARG BASE_TAG\nFROM {address}/base:$BASE_TAG\n"),
         );
-    git(&sandbox, "git init -q -b main");
-    commit(&sandbox, "first");
+    sandbox.shell("git init -q -b main");
+    sandbox.commit("first");
     sandbox
-}
-
-fn git(sandbox: &Sandbox, script: &str) {
-    let shell = sandbox.program("/bin/sh").args(["-ec", script]);
-    shell.any_stdout().any_stderr().run();
-}
-
-fn commit(sandbox: &Sandbox, message: &str) {
-    let identity = "-c user.name=ann -c user.email=ann@example.org";
-    git(sandbox, &format!("git add -A; git {identity} commit -qm '{message}'"));
 }
 
 fn build_stack(sandbox: &Sandbox) -> Invocation<'_> {
@@ -93,7 +83,7 @@ fn published(with: impl FnOnce(ScriptedEngine) -> ScriptedEngine) -> (Sandbox, S
     let registry = registry
         .on("GET", "/*/manifests/*", absent())
         .on("HEAD", "/*/manifests/*", Reply::empty(404));
-    git(&sandbox, "git switch -q -c work");
+    sandbox.shell("git switch -q -c work");
     (sandbox, registry)
 }
 
@@ -224,7 +214,7 @@ fn what_must_be_built_needs_an_engine() {
 fn who_writes_skip_ci_gets_nothing_in_ci() {
     let (sandbox, registry) = published(|registry| registry.on("PUT", "/*/manifests/1.10-work", created()));
     sandbox.write("images/README.md", "words");
-    commit(&sandbox, "Words [skip ci]");
+    sandbox.commit("Words [skip ci]");
     let gitlab = || {
         build_stack(&sandbox)
             .env("GITLAB_CI", "true")

@@ -29,23 +29,9 @@ fn stack(address: &str) -> Sandbox {
             "images/leaf/Dockerfile",
             format!("ARG BASE_TAG\nFROM {address}/base:$BASE_TAG\n"),
         );
-    git(&sandbox, "git init -q -b main");
-    commit(&sandbox, "first");
+    sandbox.shell("git init -q -b main");
+    sandbox.commit("first");
     sandbox
-}
-
-fn git(sandbox: &Sandbox, script: &str) {
-    sandbox
-        .program("/bin/sh")
-        .args(["-ec", script])
-        .any_stdout()
-        .any_stderr()
-        .run();
-}
-
-fn commit(sandbox: &Sandbox, message: &str) {
-    let identity = "-c user.name=ann -c user.email=ann@example.org";
-    git(sandbox, &format!("git add -A; git {identity} commit -qm '{message}'"));
 }
 
 fn plan_stack(sandbox: &Sandbox) -> Invocation<'_> {
@@ -169,7 +155,7 @@ fn wrong_usage_and_specs_are_code_2() {
         .code(2)
         .stderr_has("there is no commit \"gone\"")
         .run();
-    git(&sandbox, "git switch -q -c stable");
+    sandbox.shell("git switch -q -c stable");
     plan_stack(&sandbox)
         .code(2)
         .stderr_has("would get the tag 1.10-stable of the images that proved good")
@@ -198,10 +184,10 @@ fn what_is_there_is_left_alone_until_it_changes() {
     sandbox.write("images/base/README.md", "read me");
     assert_eq!(actions(&sandbox, &[]), ["base nothing", "leaf nothing"]);
     sandbox.write("images/base/test/test_base.py", "changed");
-    commit(&sandbox, "a test");
+    sandbox.commit("a test");
     assert_eq!(actions(&sandbox, &["--since", "HEAD~1"]), ["base test", "leaf nothing"]);
     sandbox.write("images/base/file", "two");
-    commit(&sandbox, "Two");
+    sandbox.commit("Two");
     plan_stack(&sandbox)
         .args(["--since", "HEAD~1"])
         .stdout_has("files of its context differ\n")
@@ -251,7 +237,7 @@ fn what_is_attached_says_what_an_image_without_annotations_was_made_from() {
 #[test]
 fn a_new_branch_copies() {
     let (sandbox, _registry) = published("1.10-main");
-    git(&sandbox, "git switch -q -c work");
+    sandbox.shell("git switch -q -c work");
     assert_eq!(actions(&sandbox, &["--base", "main"]), ["base copy", "leaf copy"]);
     let github = |invocation: Invocation<'_>| -> Value {
         let invocation = invocation

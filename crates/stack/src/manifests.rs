@@ -242,10 +242,10 @@ fn others_tag(spec: &Spec, target: &StackTarget, name: &str, tag: &str) -> Optio
         tag.strip_prefix(prefix)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '.', '_']))
     };
-    let mut prefixes = spec.plans.iter().filter_map(|plan| plan.prefix.as_deref());
+    let mut prefixes = spec.all_plans().filter_map(|plan| plan.prefix.as_deref());
     let own = [&target.designation.tag].into_iter().chain(&target.commit_tag);
     let mut known = own.chain(&target.fallbacks);
-    let is_known = known.any(|known| known == tag) || spec.plans.iter().any(|plan| stable_tag(plan) == tag);
+    let is_known = known.any(|known| known == tag) || spec.all_plans().any(|plan| stable_tag(plan) == tag);
     if is_known || tag == STABLE || tag == LATEST || prefixes.any(is_of_prefix) {
         return Some("a tag of a branch, of a commit or of what proved good");
     }
@@ -253,7 +253,7 @@ fn others_tag(spec: &Spec, target: &StackTarget, name: &str, tag: &str) -> Optio
         return Some("a tag of what is attached to an image");
     }
     // Any branch could be called so.
-    let has_bare_plan = spec.plans.iter().any(|plan| plan.prefix.is_none());
+    let has_bare_plan = spec.all_plans().any(|plan| plan.prefix.is_none());
     let is_named = tag.strip_prefix(name).is_some_and(|rest| rest.starts_with('-'));
     (has_bare_plan && !is_named).then_some(
         "the tag of a branch, if one is called so: without a prefix it must begin with the name below tags and -",

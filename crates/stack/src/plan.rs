@@ -15,17 +15,13 @@ use crate::history::{Changes, History};
 use crate::input_digest::Inputs;
 use crate::pending_tests;
 use crate::spec::{ChangeIgnore, Spec};
-use crate::suites::TestKind;
+use crate::suites::{
+    BASIC_TESTS, COMMON_TESTS, CONFTEST, INTEGRATION_TESTS, TestKind, WORKFLOW_TESTS, has_integration_tests,
+};
 use crate::tags::StackTarget;
 
 /// Words in a commit's message that rebuild all, in any case.
 const FULL_REBUILD: &str = "full rebuild";
-/// The directory with the tests of all images, and the file with their fixtures, beside the images' directories.
-const COMMON_TESTS: [&str; 2] = ["tests_common", "conftest.py"];
-/// The directories of an image with its tests.
-const TESTS: [&str; 2] = ["test", "workflow_tests"];
-/// The directory of an image with its integration tests.
-const INTEGRATION_TESTS: &str = "integration_tests";
 /// How many changed files a reason names.
 const NAMED: usize = 5;
 
@@ -403,15 +399,15 @@ impl Judged<'_> {
             .spec
             .image(&self.target.name)
             .is_some_and(|image| image.integration_tests);
-        path.contains('/') && (TESTS.contains(&first) || (has_integration && first == INTEGRATION_TESTS))
+        path.contains('/')
+            && ([BASIC_TESTS, WORKFLOW_TESTS].contains(&first) || (has_integration && first == INTEGRATION_TESTS))
     }
 
     /// Whether tests of the image with these inputs are still to be ended; adds the reason. What nobody has tested was not meant to be.
     fn tests_unfinished(&self, image: &RemoteImage, inputs: &str, reasons: &mut Vec<PlanReason>) -> bool {
-        let section = self.facts.spec.image(&self.target.name);
         let folder = self.facts.graph.images.get(self.target.image);
-        let has_integration = section.is_some_and(|section| section.integration_tests)
-            && folder.is_some_and(|image| image.directory.join(INTEGRATION_TESTS).is_dir());
+        let has_integration =
+            folder.is_some_and(|image| has_integration_tests(self.facts.spec, &image.name, &image.directory));
         let of = |kind| image.tests.get(&kind).copied();
         let is_half = has_integration && of(TestKind::Basic).is_some() && of(TestKind::Integration).is_none();
         let counts = [TestKind::Basic, TestKind::Integration];
@@ -429,7 +425,7 @@ impl Judged<'_> {
         let ignored = &self.facts.change_ignore.change_ignore;
         let files = changed(self.facts.history, |path| {
             let first = path.split('/').next().unwrap_or_default();
-            let is_common = COMMON_TESTS.contains(&first);
+            let is_common = [COMMON_TESTS, CONFTEST].contains(&first);
             !ignored.iter().any(|name| name == first)
                 && (is_common || self.inside(path).is_some_and(|path| self.is_test(path)))
         });

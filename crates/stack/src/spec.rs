@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use dockerutils_core::error::{Error, Result};
 use dockerutils_core::hint;
+use dockerutils_core::naming::is_repository;
 use dockerutils_core::project_file;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
@@ -437,6 +438,28 @@ impl Spec {
         let others = self.plans.extract_if(.., |plan| plan.name != name);
         self.other_plans.extend(others);
         Ok(())
+    }
+
+    /// All plans, also those that were not chosen.
+    pub fn all_plans(&self) -> impl Iterator<Item = &PlanSpec> {
+        self.plans.iter().chain(&self.other_plans)
+    }
+
+    /// Where an image is pushed, without a tag: its `image_name`, or the name of its directory.
+    ///
+    /// # Errors
+    /// It can't be the name of a repository.
+    pub fn repository(&self, name: &str) -> Result<String> {
+        let named = self.image(name).and_then(|section| section.image_name.as_deref());
+        let repository = named.unwrap_or(name);
+        match is_repository(repository) {
+            true => Ok(repository.to_owned()),
+            false => Err(self.fault(
+                &["images", name, "image_name"],
+                false,
+                format!("{repository:?} can't be the name of a repository"),
+            )),
+        }
     }
 
     /// The section of an image.

@@ -41,6 +41,8 @@ pub use on_host::{SuitePlan, SuiteStep};
 
 /// The directory with the basic tests of all images, beside theirs.
 pub const COMMON_TESTS: &str = "tests_common";
+/// The file with the fixtures of all tests below its directory.
+pub(crate) const CONFTEST: &str = "conftest.py";
 /// The directory of an image with its basic tests.
 pub const BASIC_TESTS: &str = "test";
 /// The directory of an image with its integration tests.
@@ -228,21 +230,30 @@ impl SuiteOutcome {
 
 /// The folders with the tests of a kind that are there, on this machine.
 fn folders(spec: &Spec, image: &StackImage, kind: TestKind) -> Vec<PathBuf> {
-    let has_integration = spec.image(&image.name).is_some_and(|section| section.integration_tests);
-    let common = image.directory.parent().map(|images| images.join(COMMON_TESTS));
+    let own = |name: &str| image.directory.join(name);
     let folders = match kind {
-        TestKind::Basic => [common, Some(image.directory.join(BASIC_TESTS))],
-        TestKind::Integration => [has_integration.then(|| image.directory.join(INTEGRATION_TESTS)), None],
-        TestKind::Workflow => [Some(image.directory.join(WORKFLOW_TESTS)), None],
+        TestKind::Basic => [common_tests(image), Some(own(BASIC_TESTS))],
+        TestKind::Integration if !has_integration_tests(spec, &image.name, &image.directory) => [None, None],
+        TestKind::Integration => [Some(own(INTEGRATION_TESTS)), None],
+        TestKind::Workflow => [Some(own(WORKFLOW_TESTS)), None],
     };
     folders.into_iter().flatten().filter(|folder| folder.is_dir()).collect()
 }
 
+/// The directory with the basic tests of all images.
+fn common_tests(image: &StackImage) -> Option<PathBuf> {
+    image.directory.parent().map(|images| images.join(COMMON_TESTS))
+}
+
+/// Whether an image has integration tests: spec.yml says so, and its directory has them.
+pub fn has_integration_tests(spec: &Spec, name: &str, directory: &Path) -> bool {
+    spec.image(name).is_some_and(|section| section.integration_tests) && directory.join(INTEGRATION_TESTS).is_dir()
+}
+
 /// The folders of an image with tests of any kind, and that of all images.
 pub(crate) fn all_folders(image: &StackImage) -> Vec<PathBuf> {
-    let common = image.directory.parent().map(|images| images.join(COMMON_TESTS));
     let own = [BASIC_TESTS, INTEGRATION_TESTS, WORKFLOW_TESTS].map(|name| image.directory.join(name));
-    common.into_iter().chain(own).collect()
+    common_tests(image).into_iter().chain(own).collect()
 }
 
 /// The last lines of a program that failed. None of them begins a line of ours: a CI takes commands from there (`::set-output`).

@@ -6,7 +6,7 @@ use dockerutils_core::naming::legal_tag;
 use serde::Serialize;
 
 use crate::spec::{PlanSpec, Spec};
-use crate::tags::{STABLE, StackTarget, branch_tag, stable_tag};
+use crate::tags::{STABLE, StackTarget, branch_tag, is_list_of_referrers, stable_tag};
 
 /// The fewest digits of a commit's ID in a tag.
 const COMMIT_DIGITS: usize = 6;
@@ -52,13 +52,6 @@ impl TagRow {
     }
 }
 
-/// Whether a tag is that of a list of referrers, `sha256-HEX`, and of no image (OCI's distribution specification, "Referrers Tag
-/// Schema").
-fn is_of_referrers(tag: &str) -> bool {
-    let hex = tag.strip_prefix("sha256-").unwrap_or_default();
-    hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
 /// The tags, image by image. `branches` are those of the repository of git, here and at its origin.
 pub fn rows(
     spec: &Spec,
@@ -73,7 +66,7 @@ pub fn rows(
             continue;
         }
         let tags = tags.get(&target.designation.name).into_iter().flatten();
-        for tag in tags.filter(|tag| !is_of_referrers(tag)) {
+        for tag in tags.filter(|tag| !is_list_of_referrers(tag)) {
             let found = spec
                 .plans
                 .iter()

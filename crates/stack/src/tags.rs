@@ -8,7 +8,7 @@ use dockerutils_core::docker::build::dockerfile::source::DockerfileSource;
 use dockerutils_core::docker::options::build_options::BuildOptions;
 use dockerutils_core::error::{Error, Result};
 use dockerutils_core::hint;
-use dockerutils_core::naming::{Designation, TAG_LENGTH, canonical, is_repository, is_tag, legal_tag, split_reference};
+use dockerutils_core::naming::{Designation, TAG_LENGTH, canonical, is_tag, legal_tag, split_reference};
 
 use registry_client::Digest;
 
@@ -167,7 +167,7 @@ pub fn targets(spec: &Spec, graph: &Graph, source: &TagSource) -> Result<(Vec<St
     let mut notes = Vec::new();
     for plan in &spec.plans {
         let tag = branch_tag(plan, &source.branch)?;
-        let mut others = spec.plans.iter().chain(&spec.other_plans);
+        let mut others = spec.all_plans();
         if let Some(other) = others.find(|other| other.name != plan.name && is_in_plan(&tag, other, plan)) {
             return Err(Error::usage(format!(
                 "the branch {:?} would get the tag {tag} in plan {}, which is one of plan {}",
@@ -212,16 +212,8 @@ pub fn targets(spec: &Spec, graph: &Graph, source: &TagSource) -> Result<(Vec<St
                     })?)
                 }
             };
-            let repository = section.image_name.clone().unwrap_or_else(|| image.name.clone());
-            if !is_repository(&repository) {
-                return Err(spec.fault(
-                    &["images", &image.name, "image_name"],
-                    false,
-                    format!("{repository:?} can't be the name of a repository"),
-                ));
-            }
             let designation = Designation {
-                name: repository,
+                name: spec.repository(&image.name)?,
                 tag: tag.clone(),
             };
             if let Some(other) = targets.iter().find(|other| other.designation == designation) {

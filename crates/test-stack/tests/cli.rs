@@ -36,20 +36,8 @@ fn stack(code: &str) -> Sandbox {
         .file("images/base/manual_tests/look.ipynb", "")
         .file("code", code)
         .script("bin/pytest", PYTEST);
-    git(
-        &sandbox,
-        "git init -q -b main; git add -A; git -c user.name=a -c user.email=a@b commit -qm first",
-    );
+    sandbox.shell("git init -q -b main; git add -A; git -c user.name=a -c user.email=a@b commit -qm first");
     sandbox
-}
-
-fn git(sandbox: &Sandbox, script: &str) {
-    sandbox
-        .program("/bin/sh")
-        .args(["-ec", script])
-        .any_stdout()
-        .any_stderr()
-        .run();
 }
 
 /// An engine with both images.
@@ -263,7 +251,7 @@ fn wrong_usage_is_code_2() {
         .code(2)
         .stderr_has("\"r.example/t/base:1\" can't be a tag")
         .run();
-    git(&sandbox, "git switch -q --detach");
+    sandbox.shell("git switch -q --detach");
     test_stack(&sandbox)
         .code(2)
         .stderr_has("the branch is not known: HEAD is on none")

@@ -148,6 +148,24 @@ impl Sandbox {
         self.program(binary(name))
     }
 
+    /// Runs a script of `sh` in the project, such as commands of git; it ends at the first that fails.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn shell(&self, script: &str) {
+        let shell = self.program("/bin/sh").args(["-ec", script]);
+        shell.any_stdout().any_stderr().run();
+    }
+
+    /// Commits all of the project to its repository of git.
+    ///
+    /// # Panics
+    /// When git refuses.
+    pub fn commit(&self, message: &str) {
+        let identity = "-c user.name=ann -c user.email=ann@example.org";
+        self.shell(&format!("git add -A; git {identity} commit -qm '{message}'"));
+    }
+
     /// [`Sandbox::command`] for any program.
     pub fn program(&self, program: impl Into<PathBuf>) -> Invocation<'_> {
         let root = self.root();

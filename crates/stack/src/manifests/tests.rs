@@ -262,6 +262,12 @@ fn what_a_command_prints_moves_no_tag_of_others() {
     for tag in ["python-3.13", "3.13", "2026.10", "ubuntu-24.04"] {
         assert_eq!(others_tag(&spec, &target, "python", tag), None, "{tag}");
     }
+    // Those of a plan that was not chosen are its own, too.
+    let mut chosen = spec.clone();
+    chosen.keep_plan("2026.1").unwrap();
+    for tag in ["2026.2-main", "2026.2-stable"] {
+        assert!(others_tag(&chosen, &target, "python", tag).is_some(), "{tag}");
+    }
     // Without a prefix, a tag is a branch's name.
     let (spec, target) = made("images: {a: {image_name: t/a}}\n");
     assert_eq!(others_tag(&spec, &target, "python", "python-3.13"), None);

@@ -9,7 +9,7 @@ use dockerutils_core::cli::Context;
 use dockerutils_core::docker::connect::client_config::ClientConfig;
 use dockerutils_core::error::{Error, ErrorDocument, ExitStatus, Result};
 use dockerutils_core::hint;
-use dockerutils_core::naming::{is_repository, is_tag};
+use dockerutils_core::naming::is_tag;
 use dockerutils_core::output::counted;
 use dockerutils_core::output::progress::waiting::WaitingRow;
 use serde::Serialize;
@@ -21,7 +21,7 @@ use crate::ownership;
 use crate::planning;
 use crate::registry_state::Registries;
 use crate::spec::Spec;
-use crate::suites::INTEGRATION_TESTS;
+use crate::suites::has_integration_tests;
 use crate::tags::is_list_of_referrers;
 use crate::verdicts::VerdictPublicKey;
 
@@ -169,18 +169,10 @@ fn promoted(spec: &Spec, directory: &Path, args: &PromotionArgs) -> Result<Vec<P
         if section.skip_plans.contains(&plan) {
             continue;
         }
-        let repository = section.image_name.clone().unwrap_or_else(|| name.clone());
-        if !is_repository(&repository) {
-            return Err(spec.fault(
-                &["images", name, "image_name"],
-                false,
-                format!("{repository:?} can't be the name of a repository"),
-            ));
-        }
         images.push(PromotedImage {
             image: name.clone(),
-            repository,
-            integration_tests: section.integration_tests && directory.join(name).join(INTEGRATION_TESTS).is_dir(),
+            repository: spec.repository(name)?,
+            integration_tests: has_integration_tests(&spec, name, &directory.join(name)),
         });
     }
     Ok(images)

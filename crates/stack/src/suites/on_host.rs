@@ -21,11 +21,9 @@ use super::engine_lock::EngineLock;
 use super::junit::{self, JunitSum, ProgramCase};
 use super::pytest::{NO_TESTS, has_python, is_executable, is_pytest_s, pytest};
 use super::test_log::TestLog;
-use super::{SuiteOutcome, SuiteRequest, SuiteVerdict, excerpt};
+use super::{CONFTEST, SuiteOutcome, SuiteRequest, SuiteVerdict, excerpt};
 use crate::verdicts::KEY_VARIABLE;
 
-/// The file with the fixtures of all tests below.
-const CONFTEST: &str = "conftest.py";
 /// How often the agent of a dock is asked something while tests run, so that it stays.
 const ALIVE: Duration = Duration::from_secs(60);
 
