@@ -141,9 +141,17 @@ fn all(status: &str) -> Vec<String> {
 
 /// Runs a test on all engines side by side.
 fn everywhere(test: impl Fn(&Site) + Sync) {
-    let engines = lab::engines().unwrap();
+    on(&lab::engines().unwrap(), test);
+}
+
+/// Runs a test where what it is about does not depend on the engine's version: on an engine of each image store, side by side.
+fn on_both_stores(test: impl Fn(&Site) + Sync) {
+    on(&["20", "28-containerd"].map(|name| lab::engine(name).unwrap()), test);
+}
+
+fn on(engines: &[LabEngine], test: impl Fn(&Site) + Sync) {
     thread::scope(|scope| {
-        for engine in &engines {
+        for engine in engines {
             let test = &test;
             scope.spawn(move || test(&Site::new(engine)));
         }
@@ -202,7 +210,7 @@ fn what_is_built_is_found_again_and_copied_to_a_new_branch() {
 
 #[test]
 fn a_failing_image_stops_its_children_only() {
-    everywhere(|site| {
+    on_both_stores(|site| {
         let name = &site.engine.name;
         let dockerfile = site.sandbox.read("images/mid/Dockerfile");
         site.sandbox.write(
@@ -235,7 +243,7 @@ fn a_failing_image_stops_its_children_only() {
 
 #[test]
 fn interrupted_it_goes_on_where_it_was() {
-    everywhere(|site| {
+    on_both_stores(|site| {
         let name = &site.engine.name;
         for tag in ["1.10-main", "1.10-two"] {
             if tag == "1.10-two" {
@@ -275,7 +283,7 @@ fn interrupted_it_goes_on_where_it_was() {
 
 #[test]
 fn without_push_all_is_on_the_engine_and_nothing_in_the_registry() {
-    everywhere(|site| {
+    on_both_stores(|site| {
         let name = &site.engine.name;
         let built = site.build(&["--no-push", "leaf"]);
         assert_eq!(
@@ -304,7 +312,7 @@ fn without_push_all_is_on_the_engine_and_nothing_in_the_registry() {
 
 #[test]
 fn a_stale_image_of_the_engine_is_not_built_upon() {
-    everywhere(|site| {
+    on_both_stores(|site| {
         let name = &site.engine.name;
         site.build(&[]);
         // The engine has something else by the parent's name, and by that of a parent that is copied.
@@ -327,7 +335,7 @@ fn a_stale_image_of_the_engine_is_not_built_upon() {
 
 #[test]
 fn two_at_once_do_the_work_once() {
-    everywhere(|site| {
+    on_both_stores(|site| {
         let name = &site.engine.name;
         let (one, two) = thread::scope(|scope| {
             let running = [(), ()].map(|()| scope.spawn(|| site.command().arg("--json").run()));
@@ -346,7 +354,7 @@ fn two_at_once_do_the_work_once() {
 
 #[test]
 fn what_prune_names_is_removed_when_nothing_needs_it() {
-    everywhere(|site| {
+    on_both_stores(|site| {
         let name = &site.engine.name;
         let spec = site.sandbox.read("images/spec.yml");
         let prune = |image: &str| format!("/{image}, depend_on: base, prune: true}}");
@@ -420,7 +428,7 @@ fn with_tests(site: &Site) {
 
 #[test]
 fn tests_that_did_not_end_well_are_run_again_and_nothing_is_built_for_them() {
-    everywhere(|site| {
+    on_both_stores(|site| {
         let name = &site.engine.name;
         with_tests(site);
         let failed = site.command().arg("--json").code(1).run().json();
@@ -463,7 +471,7 @@ fn tests_that_did_not_end_well_are_run_again_and_nothing_is_built_for_them() {
 
 #[test]
 fn half_tested_is_tested_again() {
-    everywhere(|site| {
+    on_both_stores(|site| {
         let name = &site.engine.name;
         with_tests(site);
         site.sandbox.write("wait", "");

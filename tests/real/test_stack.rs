@@ -217,8 +217,8 @@ const ASKS: &str = "import os\n\nimport docker\n\ndef test_what_it_is():\n    cl
 
 #[test]
 fn what_is_at_a_tag_is_pulled_tested_and_told_to_the_registry() {
-    for engine in lab::engines().unwrap() {
-        at_a_tag(&engine);
+    for name in ["20", "28-containerd"] {
+        at_a_tag(&lab::engine(name).unwrap());
     }
 }
 

@@ -122,7 +122,7 @@ const STAGES: [Stage; 10] = [
     Stage {
         name: "real",
         about: "real engines, old and new, each image store; JupyterLab, and a browser",
-        budget: 760,
+        budget: 1000,
         prepare: prepare_real,
         run: |context| real_tests(context).run(),
     },
