@@ -9,6 +9,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bollard::models::ImageConfig;
+
 use super::foreground::{Foreground, follow};
 use super::gpu_check;
 use super::home_content;
@@ -40,7 +42,7 @@ use crate::docker::containers::log::ContainerLog;
 use crate::docker::containers::path_inside::{PathKind, PathsInside};
 use crate::docker::containers::terminal::Signals;
 use crate::docker::containers::{foreground as engine_foreground, port_owner};
-use crate::docker::images::image;
+use crate::docker::images::image::{self, ImageFacts};
 use crate::docker::options::run_options::{ContainerPlan, RunOptions};
 use crate::env::Env;
 use crate::error::{Class, Error, ExitStatus, Result};
@@ -345,6 +347,8 @@ struct Prepared {
     engine: Engine,
     plan: NotebookPlan,
     container: ContainerPlan,
+    /// The ports at which it may be published, in the order in which they are tried; none if the plan publishes none.
+    ports: Vec<u16>,
     config: ClientConfig,
     locality: Locality,
     docked: Option<DockedProject>,
@@ -371,31 +375,47 @@ impl Wanted<'_> {
         let engine = connect_and_remind(context).await?;
         let config = ClientConfig::of(env)?;
         let locality = build::where_is(&engine, env, printer).await;
-        if !args.another
-            && let Some(found) = self.own_server(&engine, locality).await?
-        {
+        // What does not need each other's answer is asked side by side: a dock is round trips away.
+        let own = async {
+            match args.another {
+                true => Ok(None),
+                false => self.own_server(&engine, locality).await,
+            }
+        };
+        let machine = machine_facts(context, project, locality);
+        let (own, (owner, has_data), mapping) = tokio::join!(own, machine, mapping_of(&engine));
+        if let Some(found) = own? {
             return Ok(Preparation::Found(Box::new(found)));
         }
-        let (owner, has_data) = machine_facts(context, project, locality).await;
         let gpu = match args.gpu || project.settings(NOTEBOOK).has("gpu") {
             true => run::gpu_support(&engine, args.gpu).await?,
             false => GpuSupport::default(),
         };
+        let (image_facts, image_config) = self.image_on(&engine, locality, &config).await?;
         let facts = NotebookFacts {
             around: RunEnvironment {
                 locality,
                 terminal: std::io::stdin().is_terminal(),
                 gpu,
             },
-            image: self.image_on(&engine, locality, &config).await?,
-            mapping: mapping_of(&engine).await?,
+            image: NotebookImage::of(image_config),
+            mapping: mapping?,
             owner,
             has_data,
             has_aws: env.home().join(".aws").is_dir(),
             wants: ScriptWants::of_project(project.root()),
         };
         let mut plan = NotebookPlan::new(project, image, &facts, args, env, &jiff::Zoned::now())?;
-        plan.run = run::free_plan(&engine, plan.run).await?;
+        let published = plan.published();
+        let (run, ports, foreign) = tokio::try_join!(
+            run::free_plan(&engine, plan.run),
+            free_ports(&engine, published, locality == Locality::Local),
+            image::architecture_warning(&engine, &image.reference, &image_facts)
+        )?;
+        if let Some(warning) = foreign {
+            printer.warning(&warning);
+        }
+        plan.run = run;
         plan.run.docker_prefix = context.docker_prefix()?;
         plan.run.notes.iter().for_each(|note| printer.warning(note));
         let mut volume = None;
@@ -423,6 +443,7 @@ impl Wanted<'_> {
             engine,
             plan,
             container,
+            ports,
             config,
             locality,
             docked,
@@ -599,8 +620,13 @@ impl Wanted<'_> {
         }
     }
 
-    /// Has the engine have the image, and says what it is.
-    async fn image_on(&self, engine: &Engine, locality: Locality, config: &ClientConfig) -> Result<NotebookImage> {
+    /// Has the engine have the image, and gives what it is.
+    async fn image_on(
+        &self,
+        engine: &Engine,
+        locality: Locality,
+        config: &ClientConfig,
+    ) -> Result<(ImageFacts, ImageConfig)> {
         let Self {
             context,
             project,
@@ -642,21 +668,15 @@ impl Wanted<'_> {
         if there.is_none() {
             there = image::find_with_config(engine, reference).await?;
         }
-        match there {
-            Some((facts, config)) => {
-                if let Some(warning) = image::architecture_warning(engine, reference, &facts).await? {
-                    printer.warning(&warning);
-                }
-                Ok(NotebookImage::of(config))
-            }
-            None => Err(Error::failed(format!(
+        there.ok_or_else(|| {
+            Error::failed(format!(
                 "the engine has no image {reference}, and DOCKER_DS_DONT_PULL is set"
             ))
             .hint(hint!(
                 "unset DOCKER_DS_DONT_PULL, or name another image: run-notebook --image {}",
                 "quay.io/jupyter/base-notebook"
-            ))),
-        }
+            ))
+        })
     }
 
     /// Makes and starts the container, waits for its server, shows it, and stays with it unless that is not wanted.
@@ -776,6 +796,7 @@ impl Wanted<'_> {
             engine,
             mut plan,
             mut container,
+            ports,
             config,
             locality,
             docked: _,
@@ -783,10 +804,7 @@ impl Wanted<'_> {
         } = prepared;
         let local = locality == Locality::Local;
         let first = plan.published();
-        let mut ports = match first {
-            Some(first) => free_ports(&engine, first, local).await?.into_iter(),
-            None => Vec::new().into_iter(),
-        };
+        let mut ports = ports.into_iter();
         let (mut names, mut tries) = (1, 0);
         let mut is_new = true;
         loop {
@@ -846,9 +864,11 @@ impl Wanted<'_> {
             let heard = Arc::new(OutputCounter::default());
             let id = created.id().to_owned();
             let starting = async {
-                let log = ContainerLog::of_new(&engine, &id, container.tty, &heard).await?;
                 let condition = if container.remove { "removed" } else { "next-exit" };
-                let end = engine_foreground::wait(&engine, &id, condition).await?;
+                let (log, end) = tokio::try_join!(
+                    ContainerLog::of_new(&engine, &id, container.tty, &heard),
+                    engine_foreground::wait(&engine, &id, condition)
+                )?;
                 container::start(&engine, &id, None).await?;
                 Ok((log, end))
             };
@@ -1030,8 +1050,11 @@ fn url(ready: &Ready, token: &Token, file: Option<&str>, path: Option<&str>) -> 
     }
 }
 
-/// Ports from the first on that nothing has, as far as that can be seen from here.
-async fn free_ports(engine: &Engine, first: u16, local: bool) -> Result<Vec<u16>> {
+/// Ports from the first on that nothing has, as far as that can be seen from here; none if no port is wanted.
+async fn free_ports(engine: &Engine, first: Option<u16>, local: bool) -> Result<Vec<u16>> {
+    let Some(first) = first else {
+        return Ok(Vec::new());
+    };
     let taken = port_owner::published(engine).await?;
     let is_free =
         |port: &u16| !taken.contains(port) && (!local || TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok());
