@@ -178,6 +178,29 @@ fn what_is_absent_is_built() {
 }
 
 #[test]
+fn a_tag_with_the_commit_is_of_what_was_committed() {
+    let registry = registry(|registry| registry);
+    let sandbox = stack(&registry.tcp());
+    let spec = sandbox.read("images/spec.yml");
+    sandbox.write(
+        "images/spec.yml",
+        spec.replace("prefix: 1.10", "prefix: 1.10, sha: true"),
+    );
+    sandbox.commit("tags with the commit");
+    let tags = |says: &str| {
+        let outcome = plan_stack(&sandbox).arg("--bake").stderr_has(says).any_stdout().run();
+        outcome.json()["target"]["base"]["tags"].as_array().unwrap().len()
+    };
+    assert_eq!(tags(""), 2);
+    sandbox.write("notes.txt", "beside the stack");
+    assert_eq!(tags(""), 2);
+    sandbox.write("images/base/file", "not committed");
+    let says = "no image gets a tag with the commit, as base/file is not committed";
+    plan_stack(&sandbox).stderr_has(says).any_stdout().run();
+    assert_eq!(tags(""), 1);
+}
+
+#[test]
 fn what_is_there_is_left_alone_until_it_changes() {
     let (sandbox, _registry) = published("1.10-main");
     assert_eq!(actions(&sandbox, &[]), ["base nothing", "leaf nothing"]);

@@ -63,9 +63,10 @@ impl CurrentStack {
         let ci = CiVariables::read(&context.env);
         let history = History {
             branch: checkout.branch,
+            commit: checkout.commit.clone(),
             ..History::default()
         };
-        let branch = match history.branch(ci.as_ref().and_then(|ci| ci.branch.as_deref())) {
+        let branch = match history.branch(ci.as_ref()) {
             Err(_) if any_branch => "HEAD",
             branch => branch?,
         };

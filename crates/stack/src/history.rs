@@ -131,11 +131,22 @@ impl History {
     /// The branch that is built: that of CI, else HEAD's.
     ///
     /// # Errors
-    /// HEAD is detached, and nothing else names a branch.
-    pub fn branch<'b>(&'b self, named: Option<&'b str>) -> Result<&'b str> {
-        named
-            .or(self.branch.as_deref())
-            .ok_or_else(|| Error::usage("the branch is not known: HEAD is on none").hint("git switch BRANCH"))
+    /// There is no repository, or HEAD is detached, and nothing else names a branch.
+    pub fn branch<'b>(&'b self, ci: Option<&'b CiVariables>) -> Result<&'b str> {
+        let named = ci.and_then(|ci| ci.branch.as_deref()).or(self.branch.as_deref());
+        named.ok_or_else(|| {
+            let unknown =
+                |why: &str| Error::usage(format!("the branch, of which the tags are made, is not known: {why}"));
+            // A repository without a commit is on a branch.
+            if self.commit.is_none() {
+                return unknown("the stack is in no repository of git").hint("git init");
+            }
+            match ci {
+                Some(ci) => unknown(&format!("{} builds a tag or a commit, and no branch", ci.system.name()))
+                    .hint("run this for branches only, or name one before: git switch -C BRANCH"),
+                None => unknown("HEAD is on none").hint("git switch BRANCH"),
+            }
+        })
     }
 }
 

@@ -99,17 +99,21 @@ impl Stack {
             Some(RangeStart::Base(branch)) => Some(branch.clone()),
             _ => ci
                 .as_ref()
-                .and_then(|ci| ci.base_branch.clone())
+                .and_then(|ci| ci.base_branch.clone().or_else(|| ci.main_branch().map(str::to_owned)))
                 .or_else(|| history.default_branch.clone()),
         };
+        let uncommitted = uncommitted(&history, &graph);
         let source = TagSource {
-            branch: history
-                .branch(ci.as_ref().and_then(|ci| ci.branch.as_deref()))?
-                .to_owned(),
+            branch: history.branch(ci.as_ref())?.to_owned(),
             base_branch,
-            commit: history.commit.clone(),
+            commit: history.commit.clone().filter(|_| uncommitted.is_none()),
         };
-        let (targets, notes) = targets(&spec, &graph, &source)?;
+        let (targets, mut notes) = targets(&spec, &graph, &source)?;
+        if let Some(file) = uncommitted.filter(|_| spec.tag_sha) {
+            notes.push(format!(
+                "no image gets a tag with the commit, as {file} is not committed"
+            ));
+        }
         Ok(Self {
             directory,
             spec,
@@ -255,6 +259,17 @@ pub fn plan_stack(context: &Context, selection: &StackSelection, view: PlanView)
     plan.tree().iter().for_each(|line| printer.result(line));
     printer.note(&planned.sum());
     Ok(ExitStatus::SUCCESS)
+}
+
+/// A file of the spec or of an image's directory that differs from HEAD, if there is one.
+fn uncommitted(history: &History, graph: &Graph) -> Option<String> {
+    let is_of_stack = |path: &str| match path.split_once('/') {
+        Some((directory, _)) => graph.images.iter().any(|image| image.name == directory),
+        None => path == FILE,
+    };
+    let mut files = history.changed.iter();
+    let found = files.find(|(path, changes)| changes.is_uncommitted && is_of_stack(path));
+    found.map(|(path, _)| path.clone())
 }
 
 /// The inputs of each target, a parent's before its children's.

@@ -254,7 +254,7 @@ fn wrong_usage_is_code_2() {
     sandbox.shell("git switch -q --detach");
     test_stack(&sandbox)
         .code(2)
-        .stderr_has("the branch is not known: HEAD is on none")
+        .stderr_has("is not known: HEAD is on none")
         .run();
     // A tag is known without a branch.
     test_stack(&sandbox)

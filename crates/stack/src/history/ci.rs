@@ -4,9 +4,9 @@
 //! request, `pr-5` or `mr-5`.
 //!
 //! - GitHub Actions: `GITHUB_HEAD_REF` and `GITHUB_BASE_REF` for a pull request, else `GITHUB_REF_NAME`, and `before` of
-//!   the event in `GITHUB_EVENT_PATH`, which also has the commit's message and the title of a pull request (<https://docs.github.com/en/actions/reference/workflows-and-actions/variables>);
+//!   the event in `GITHUB_EVENT_PATH`, which also has the commit's message, the title of a pull request and the main branch (<https://docs.github.com/en/actions/reference/workflows-and-actions/variables>);
 //! - GitLab CI: `CI_MERGE_REQUEST_SOURCE_BRANCH_NAME` and `CI_MERGE_REQUEST_TARGET_BRANCH_NAME`, else
-//!   `CI_COMMIT_BRANCH`, and `CI_COMMIT_BEFORE_SHA` (<https://docs.gitlab.com/ci/variables/predefined_variables/>);
+//!   `CI_COMMIT_BRANCH`, `CI_COMMIT_BEFORE_SHA` and `CI_DEFAULT_BRANCH` (<https://docs.gitlab.com/ci/variables/predefined_variables/>);
 //! - Jenkins: `CHANGE_BRANCH` and `CHANGE_TARGET`, else `BRANCH_NAME` or `GIT_BRANCH`, and
 //!   `GIT_PREVIOUS_SUCCESSFUL_COMMIT` (<https://plugins.jenkins.io/git/>).
 
@@ -51,6 +51,8 @@ pub struct CiVariables {
     pub branch: Option<String>,
     /// The branch that it is to be merged into.
     pub base_branch: Option<String>,
+    /// The repository's main branch.
+    pub default_branch: Option<String>,
     /// The commit that was built before.
     pub before: Option<String>,
     /// The message of the commit that is built, and the title of what it is to be merged by: as far as it says them.
@@ -64,6 +66,7 @@ impl CiVariables {
     pub fn read(env: &Env) -> Option<Self> {
         let first = |names: &[&str]| names.iter().find_map(|name| env.non_empty(name)).map(str::to_owned);
         let mut messages: Vec<String> = Vec::new();
+        let mut default_branch = None;
         let (system, branch, base_branch, before) = if env.get("GITHUB_ACTIONS") == Some("true") {
             let event = env
                 .non_empty("GITHUB_EVENT_PATH")
@@ -75,6 +78,7 @@ impl CiVariables {
             // The name may be a tag's.
             let name = (env.get("GITHUB_REF_TYPE") != Some("tag")).then(|| first(&["GITHUB_REF_NAME"]));
             let text = |path: &str| event.pointer(path).and_then(Value::as_str);
+            default_branch = text("/repository/default_branch").map(str::to_owned);
             let request = PullRequest {
                 prefix: "pr",
                 number: event
@@ -93,6 +97,7 @@ impl CiVariables {
         } else if env.get("GITLAB_CI") == Some("true") {
             messages.extend(first(&["CI_COMMIT_MESSAGE"]));
             messages.extend(first(&["CI_MERGE_REQUEST_TITLE"]));
+            default_branch = first(&["CI_DEFAULT_BRANCH"]);
             (
                 CiSystem::GitLab,
                 PullRequest {
@@ -135,6 +140,7 @@ impl CiVariables {
             system,
             branch,
             base_branch,
+            default_branch,
             // Zeros stand for no commit: the branch is new.
             before: before.filter(|id| id.bytes().any(|byte| byte != b'0')),
             messages,
@@ -153,10 +159,17 @@ impl CiVariables {
         said.any(|text| text.to_lowercase().contains(SKIP))
     }
 
-    /// The range that is built: since the base branch, or since the last build.
+    /// The range that is built: since the base branch, or since the last build; of a branch that is new, since the main branch.
     pub fn start(&self) -> Option<RangeStart> {
         let base = self.base_branch.clone().map(RangeStart::Base);
-        base.or_else(|| self.before.clone().map(RangeStart::Since))
+        let range = base.or_else(|| self.before.clone().map(RangeStart::Since));
+        range.or_else(|| self.main_branch().map(|main| RangeStart::Base(main.to_owned())))
+    }
+
+    /// The repository's main branch, unless it is the one that is built.
+    pub fn main_branch(&self) -> Option<&str> {
+        let main = self.default_branch.as_deref();
+        main.filter(|main| self.branch.as_deref().is_some_and(|branch| branch != *main))
     }
 }
 
@@ -291,6 +304,25 @@ mod tests {
             Some("w"),
             since("a1"),
         );
+        let main = ("CI_DEFAULT_BRANCH", "main");
+        let new = [gitlab, ("CI_COMMIT_BRANCH", "w"), ("CI_COMMIT_BEFORE_SHA", zeros), main];
+        assert_says(&new, Some("w"), base("main"));
+        let first = [
+            gitlab,
+            ("CI_COMMIT_BRANCH", "main"),
+            ("CI_COMMIT_BEFORE_SHA", zeros),
+            main,
+        ];
+        assert_says(&first, Some("main"), None);
+        let of_new = format!(r#"{{"before": "{zeros}", "repository": {{"default_branch": "trunk"}}}}"#);
+        let path = folder.path().join("new.json");
+        std::fs::write(&path, of_new).unwrap();
+        let new = [
+            github,
+            ("GITHUB_REF_NAME", "work"),
+            ("GITHUB_EVENT_PATH", path.to_str().unwrap()),
+        ];
+        assert_says(&new, Some("work"), base("trunk"));
         let merge = [
             gitlab,
             ("CI_MERGE_REQUEST_SOURCE_BRANCH_NAME", "w"),
