@@ -51,6 +51,17 @@ pub struct BuildStackArgs {
     pub artifacts: Option<PathBuf>,
 }
 
+impl BuildStackArgs {
+    /// Where the results of this stack go.
+    fn artifacts(&self, context: &Context, stack: &Stack) -> Artifacts {
+        let artifacts = match &self.artifacts {
+            Some(folder) => Artifacts::at(context.working_dir.join(folder)),
+            None => Artifacts::of_stack(&stack.directory),
+        };
+        artifacts.of_images(stack.targets.iter().map(|target| target.designation.to_string()))
+    }
+}
+
 /// Builds, copies, tests and pushes what the plan of the stack says.
 ///
 /// # Errors
@@ -135,10 +146,7 @@ async fn carry_out(
     logins: &ClientConfig,
 ) -> Result<ExitStatus> {
     let printer = &context.printer;
-    let artifacts = match &args.artifacts {
-        Some(folder) => Artifacts::at(context.working_dir.join(folder)),
-        None => Artifacts::of_stack(&planned.stack.directory),
-    };
+    let artifacts = args.artifacts(context, &planned.stack);
     // Who can't sign is told before anything is built.
     let key = match args.no_push || args.no_test {
         true => None,

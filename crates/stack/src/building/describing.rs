@@ -23,10 +23,7 @@ use crate::tags::StackTarget;
 pub fn describe_stack(context: &Context, args: &BuildStackArgs) -> Result<ExitStatus> {
     let printer = &context.printer;
     let stack = Stack::read(context, &args.selection)?;
-    let artifacts = match &args.artifacts {
-        Some(root) => Artifacts::at(context.working_dir.join(root)),
-        None => Artifacts::of_stack(&stack.directory),
-    };
+    let artifacts = args.artifacts(context, &stack);
     let logins = ClientConfig::of(&context.env)?;
     context.block_on(async {
         let planned = stack.planned(context, &logins).await?;
