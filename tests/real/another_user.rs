@@ -167,9 +167,9 @@ fn no_command_uses_another_users_stack_or_what_is_theirs_in_one() {
         let path = sandbox.project().join(theirs);
         let _given = Given::new(&path);
         for (command, arguments, code) in [
-            ("plan-stack", &[][..], 2),
+            ("build-stack", &["--describe"][..], 2),
             ("build-stack", &[], 2),
-            ("build-stack", &["--describe"], 2),
+            ("plan-stack", &[], 2),
             ("test-stack", &[], 2),
             ("run-image", &["base"], 125),
             ("run-notebook", &["base"], 125),
