@@ -138,6 +138,64 @@ fn single_files_of_another_user_in_a_project_of_ones_own_are_not_obeyed() {
     }
 }
 
+/// A stack runs its tests, sends its files to an engine, and pushes images with the caller's logins.
+#[test]
+fn no_command_uses_another_users_stack_or_what_is_theirs_in_one() {
+    let sandbox = || {
+        let sandbox = Sandbox::new()
+            .file("images/spec.yml", "images: {base: {image_name: 127.0.0.1:1/base}}\n")
+            .file("images/change_ignore.json", "{}")
+            .file("images/base/Dockerfile", "FROM scratch\n")
+            .file("images/base/.dockerignore", "")
+            .script("images/tests_common/all", "#!/bin/sh\ntouch ran\n")
+            .script("images/base/test/one", "#!/bin/sh\ntouch ran\n");
+        sandbox.shell("git init -q -b main");
+        sandbox.commit("first");
+        sandbox
+    };
+    for theirs in [
+        "images",
+        "images/spec.yml",
+        "images/change_ignore.json",
+        "images/base",
+        "images/base/Dockerfile",
+        "images/base/.dockerignore",
+        "images/base/test",
+        "images/tests_common",
+    ] {
+        let sandbox = sandbox();
+        let path = sandbox.project().join(theirs);
+        let _given = Given::new(&path);
+        for (command, arguments, code) in [
+            ("build-stack", &["--describe"][..], 2),
+            ("build-stack", &[], 2),
+            ("plan-stack", &[], 2),
+            ("test-stack", &[], 2),
+            ("run-image", &["base"], 125),
+            ("run-notebook", &["base"], 125),
+        ] {
+            sandbox
+                .command(command)
+                .args(arguments)
+                .code(code)
+                .stderr_has(&format!("{theirs} belongs to user {ANOTHER}"))
+                .stderr_has("config.yml: trusted_directories: [\"[SANDBOX]/sample\"]")
+                .run();
+        }
+        assert!(!sandbox.project().join("ran").exists());
+    }
+    // Neither is a single test of theirs run.
+    let sandbox = sandbox();
+    let path = sandbox.project().join("images/base/test/one");
+    let _given = Given::new(&path);
+    sandbox
+        .command("test-stack")
+        .args(["--dry-run", "--kind", "basic"])
+        .code(2)
+        .stderr_has(&format!("images/base/test/one belongs to user {ANOTHER}"))
+        .run();
+}
+
 #[test]
 fn nothing_is_said_to_an_agents_socket_in_a_directory_of_another_user() {
     let list = "version: 1\ndocks:\n- moniker: far\n  ssh:\n    host: 127.0.0.1\n";

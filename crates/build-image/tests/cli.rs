@@ -356,6 +356,29 @@ fn a_step_that_fails_is_shown_with_its_lines() {
         .run();
 }
 
+/// A CI takes commands from the beginning of a line, behind blanks, too: GitHub Actions sets variables by them.
+#[test]
+fn no_line_of_a_failed_step_begins_one_of_ours() {
+    let said = [
+        json!({ "stream": "Step 1/2 : FROM scratch\n" }),
+        json!({ "stream": "Step 2/2 : RUN make\n" }),
+        json!({ "stream": "::save-state name=a::b\n \t::error::no rule\n" }),
+        json!({ "error": "The command '/bin/sh -c make' returned a non-zero code: 2\n::error::no" }),
+    ];
+    let sandbox = Sandbox::new().file("docker/dev/Dockerfile", "FROM scratch\nRUN make\n");
+    let engine = ScriptedEngine::start().on("POST", "/build", Reply::stream(&said));
+    for option in ["-q", "-v"] {
+        let outcome = classic(&sandbox, &engine)
+            .args(["dev", option])
+            .code(1)
+            .any_stdout()
+            .stderr_has("\n| ::save-state name=a::b\n")
+            .run();
+        let lines = || outcome.stdout.lines().chain(outcome.stderr.lines());
+        assert!(lines().all(|line| !line.trim_start().starts_with("::")), "{outcome}");
+    }
+}
+
 #[test]
 fn all_goes_on_past_a_failure_with_what_does_not_need_it() {
     let sandbox = Sandbox::new()

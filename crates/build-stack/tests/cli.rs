@@ -13,7 +13,8 @@ use dockerutils_core::env::Env;
 use dockerutils_core::output::{Printer, Verbosity};
 use dockerutils_stack::input_digest::{ANNOTATION, Inputs};
 use dockerutils_stack::planning::{Stack, StackSelection};
-use dockerutils_test_support::{Invocation, Reply, Sandbox, ScriptedEngine};
+use dockerutils_test_support::{Invocation, Reply, Sandbox, ScriptedEngine, wait};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -234,4 +235,78 @@ fn who_writes_skip_ci_gets_nothing_in_ci() {
         .any_stderr()
         .run();
     assert_eq!(written(&registry).len(), 2);
+}
+
+/// Two runs in two clones of the same repository, on the same branch.
+#[test]
+fn two_clones_that_make_the_same_tags_wait_for_each_other() {
+    let (sandbox, registry) = published(|registry| {
+        registry
+            .on("PUT", "/base/manifests/1.10-work", Reply::hang())
+            .on("PUT", "/*/manifests/*", created())
+    });
+    sandbox.shell("cp -R . ../clone; cp -R . ../third; git -C ../third switch -q -c other");
+    let first = build_stack(&sandbox).args(["--base", "main"]).code(-9).spawn();
+    wait::until("the first writes", || !written(&registry).is_empty());
+    registry.answer("PUT", "/base/manifests/1.10-work", created());
+    let second = build_stack(&sandbox)
+        .current_dir("../clone")
+        .args(["--base", "main"])
+        .spawn();
+    second.wait_for_stderr("waiting for another build-stack (process ");
+    // Another branch has other tags.
+    build_stack(&sandbox)
+        .current_dir("../third")
+        .args(["--base", "main"])
+        .stdout_has("base   copied")
+        .any_stderr()
+        .run();
+    first.signal(Signal::KILL);
+    first.wait();
+    let outcome = second.wait();
+    assert!(outcome.stdout.contains("leaf   copied"), "{outcome}");
+    assert_eq!(outcome.code, 0, "{outcome}");
+    assert!(written(&registry).contains(&"/leaf/manifests/1.10-work".to_owned()));
+}
+
+/// Somebody gives the tag to another image while this one is tested.
+#[test]
+fn what_is_another_image_by_now_is_not_pushed() {
+    let (sandbox, registry) = published(|registry| registry);
+    let sandbox = sandbox.script(
+        "images/base/test/waits",
+        "#!/bin/sh\ntouch began\nwhile [ ! -e go ]; do sleep 0.05; done\n",
+    );
+    let said = [
+        json!({ "stream": "Step 1/1 : FROM scratch\n" }),
+        json!({ "aux": { "ID": "sha256:1" } }),
+        json!({ "stream": "Successfully built 1\n" }),
+    ];
+    let image = |id: &str| Reply::json(200, &json!({ "Id": id, "Os": "linux", "Architecture": "amd64" }));
+    let path = "/images/*/base:1.10-work/json";
+    let engine = ScriptedEngine::start()
+        .on("POST", "/build", Reply::stream(&said))
+        .on("GET", path, image("sha256:1"));
+    let running = build_stack(&sandbox)
+        .engine(&engine)
+        .env("DOCKER_BUILDKIT", "0")
+        .args(["--all", "--only", "base"])
+        .spawn();
+    wait::until("its test runs", || sandbox.project().join("began").exists());
+    engine.answer("GET", path, image("sha256:2"));
+    sandbox.write("go", "");
+    let outcome = running.wait();
+    assert_eq!(outcome.code, 1, "{outcome}");
+    let says = "/base:1.10-work is another image now on ";
+    assert!(outcome.stderr.contains(says), "{outcome}");
+    assert!(
+        outcome.stderr.contains("somebody gave it the name meanwhile"),
+        "{outcome}"
+    );
+    let pushes = engine
+        .requests()
+        .iter()
+        .filter(|request| request.path.ends_with("/push"))
+        .count();
+    assert_eq!((pushes, written(&registry)), (0, Vec::new()), "{outcome}");
 }

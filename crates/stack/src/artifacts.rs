@@ -4,7 +4,7 @@
 //! with a page for each image. A file is called as its image, with `-` in place of `/` and `:`. The keys of the YAML file are
 //! those of the `Result` in their `scripts/runner.py`, written as a plain mapping that every reader of YAML takes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -31,6 +31,8 @@ const DIGITS: usize = 12;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Artifacts {
     root: PathBuf,
+    /// The stems that several images of the stack would have.
+    shared: BTreeSet<String>,
 }
 
 /// What became of an image in a run.
@@ -135,7 +137,20 @@ impl LogKind {
 impl Artifacts {
     /// The folders below this one; nothing is made before something is written.
     pub fn at(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self {
+            root: root.into(),
+            shared: BTreeSet::new(),
+        }
+    }
+
+    /// The same for the images of a stack: those whose files would have one name (`team/a-b:1`, `team/a/b:1`) get a digest in it.
+    #[must_use]
+    pub fn of_images(mut self, references: impl IntoIterator<Item = String>) -> Self {
+        let references: BTreeSet<String> = references.into_iter().collect();
+        let mut known = BTreeSet::new();
+        let stems = references.iter().map(|reference| stem(reference));
+        self.shared = stems.filter(|stem| !known.insert(stem.clone())).collect();
+        self
     }
 
     /// The folders at the root of the repository that this directory of images is in.
@@ -170,27 +185,49 @@ impl Artifacts {
 
     /// Where the result of an image lies.
     pub fn result(&self, reference: &str) -> PathBuf {
-        self.results().join(format!("{}.yaml", stem(reference)))
+        self.results().join(format!("{}.yaml", self.stem(reference)))
+    }
+
+    /// A report of tests of an image.
+    pub fn test_report(&self, reference: &str, ending: &str) -> PathBuf {
+        self.results().join(format!("{}.{ending}", self.stem(reference)))
     }
 
     /// Where a log of an image lies.
     pub fn log(&self, reference: &str, kind: LogKind) -> PathBuf {
-        self.logs().join(format!("{}.{}", stem(reference), kind.ending()))
+        self.logs().join(format!("{}.{}", self.stem(reference), kind.ending()))
     }
 
     /// Where an image's page lies.
     pub fn page(&self, reference: &str) -> PathBuf {
-        self.manifests().join(format!("{}.md", stem(reference)))
+        self.manifests().join(format!("{}.md", self.stem(reference)))
+    }
+
+    /// Whether a file in the folder of the pages is called as that of an image, of this stack or of another.
+    pub(crate) fn is_page_json(&self, file: &Path, reference: &str) -> bool {
+        let stem = stem(reference);
+        [with_digest(&stem, reference), stem]
+            .iter()
+            .any(|stem| self.manifests().join(format!("{stem}.json")) == file)
     }
 
     /// Where the same as JSON lies.
     pub fn page_json(&self, reference: &str) -> PathBuf {
-        self.manifests().join(format!("{}.json", stem(reference)))
+        self.manifests().join(format!("{}.json", self.stem(reference)))
     }
 
     /// Where the summary of a run lies, where CI has no place of its own for it.
     pub fn summary(&self) -> PathBuf {
         self.results().join(SUMMARY)
+    }
+
+    /// The name of an image's files, without their endings.
+    fn stem(&self, reference: &str) -> String {
+        let stem = stem(reference);
+        match self.shared.contains(&stem) {
+            true => with_digest(&stem, reference),
+            false => stem,
+        }
     }
 
     /// Writes the result of an image, and returns its file.
@@ -255,9 +292,9 @@ pub(crate) fn made(folder: &Path) -> Result<()> {
     }
 }
 
-/// The name of an image's files, without their endings: the reference with `-` in place of `/` and `:`. A long one is cut, and
-/// ends with a digest of the whole.
-pub fn stem(reference: &str) -> String {
+/// The name of an image's files, without their endings, where no other image has the same: the reference with `-` in place of `/` and
+/// `:`. A long one is cut, and ends with a digest of the whole.
+fn stem(reference: &str) -> String {
     let made: String = reference
         .chars()
         .map(|c| {
@@ -270,9 +307,13 @@ pub fn stem(reference: &str) -> String {
     if made.len() <= LONGEST_STEM && !made.is_empty() {
         return made.to_owned();
     }
+    with_digest(made.get(..LONGEST_STEM).unwrap_or(made), reference)
+}
+
+/// A stem with a digest of the reference behind it.
+fn with_digest(stem: &str, reference: &str) -> String {
     let digest = Digest::of(reference.as_bytes());
-    let digits = digest.hex().get(..DIGITS).unwrap_or_default();
-    format!("{}-{digits}", made.get(..LONGEST_STEM).unwrap_or(made))
+    format!("{stem}-{}", digest.hex().get(..DIGITS).unwrap_or_default())
 }
 
 /// The result in YAML. Texts are quoted as in JSON, which YAML 1.1 and 1.2 read alike.
@@ -421,5 +462,28 @@ mod tests {
             Artifacts::at("/r").log("t/a:1", LogKind::IntegrationTests),
             Path::new("/r/logs/t-a-1.integration-tests.log")
         );
+    }
+
+    #[test]
+    fn images_of_a_stack_have_files_of_their_own() {
+        let references = ["t/a-b:1", "t/a/b:1", "t/c:1"];
+        let artifacts = Artifacts::at("/r").of_images(references.map(str::to_owned));
+        let files = |reference| {
+            [
+                artifacts.result(reference),
+                artifacts.log(reference, LogKind::Build),
+                artifacts.page(reference),
+                artifacts.page_json(reference),
+                artifacts.test_report(reference, "basic-tests.xml"),
+            ]
+        };
+        let [one, other, plain] = references.map(files);
+        assert!(one.iter().all(|file| !other.contains(file)), "{one:?}");
+        let begins = |file: &PathBuf| file.file_name().unwrap().to_str().unwrap().starts_with("t-a-b-1-");
+        assert!(one.iter().chain(&other).all(begins), "{one:?}");
+        assert_eq!(plain[0], Path::new("/r/artifacts/t-c-1.yaml"));
+        // Whoever selects some of them finds the same files.
+        assert!(artifacts.is_page_json(&one[3], "t/a-b:1") && artifacts.is_page_json(&plain[3], "t/c:1"));
+        assert!(!artifacts.is_page_json(&one[3], "t/a/b:1"));
     }
 }

@@ -5,7 +5,7 @@
 //!   are independent;
 //! - [`outcome`] is what came of it, and [`reports`] are the files that say so;
 //! - [`describing`] describes images that are there, in place of that;
-//! - [`lock`] keeps two of them from the same images on the same engine.
+//! - [`lock`] keeps two of them from the same images on the same engine, wherever they run.
 
 pub mod describing;
 pub mod lock;
@@ -20,7 +20,7 @@ use std::path::PathBuf;
 
 use dockerutils_core::cli::Context;
 use dockerutils_core::docker::connect::client_config::ClientConfig;
-use dockerutils_core::error::{ExitStatus, Result};
+use dockerutils_core::error::{Error, ExitStatus, Result};
 use dockerutils_core::ops::build::default_jobs;
 use serde_json::json;
 
@@ -29,8 +29,9 @@ use self::run::StackRun;
 use self::site::BuildSite;
 use self::work::{StackWork, WantedImages, WorkOptions};
 use crate::artifacts::Artifacts;
+use crate::current::CurrentStack;
 use crate::plan::StackPlan;
-use crate::planning::{PlannedStack, Stack, StackSelection, directory};
+use crate::planning::{PlannedStack, Stack, StackSelection};
 use crate::verdicts::VerdictKey;
 
 /// What build-stack is asked for.
@@ -50,6 +51,17 @@ pub struct BuildStackArgs {
     pub artifacts: Option<PathBuf>,
 }
 
+impl BuildStackArgs {
+    /// Where the results of this stack go.
+    fn artifacts(&self, context: &Context, stack: &Stack) -> Artifacts {
+        let artifacts = match &self.artifacts {
+            Some(folder) => Artifacts::at(context.working_dir.join(folder)),
+            None => Artifacts::of_stack(&stack.directory),
+        };
+        artifacts.of_images(stack.targets.iter().map(|target| target.designation.to_string()))
+    }
+}
+
 /// Builds, copies, tests and pushes what the plan of the stack says.
 ///
 /// # Errors
@@ -57,12 +69,13 @@ pub struct BuildStackArgs {
 /// in the status.
 pub fn build_stack(context: &Context, args: &BuildStackArgs) -> Result<ExitStatus> {
     let is_dry = context.global.dry_run;
-    let directory = directory(&context.working_dir, args.selection.directory.as_deref())?;
-    let _lock = match is_dry {
-        true => None,
-        false => Some(context.block_on(StackLock::take(context, &directory))?),
+    let (stack, _lock) = match is_dry {
+        true => (Stack::read(context, &args.selection)?, None),
+        false => {
+            let (stack, lock) = held(context, &args.selection)?;
+            (stack, Some(lock))
+        }
     };
-    let stack = Stack::read(context, &args.selection)?;
     let message = &stack.history.message;
     if let Some(ci) = stack.ci.as_ref().filter(|ci| ci.is_skipped(message)) {
         return skipped(
@@ -82,6 +95,21 @@ pub fn build_stack(context: &Context, args: &BuildStackArgs) -> Result<ExitStatu
         part.tree().iter().for_each(|line| context.printer.note(line));
         carry_out(context, args, &planned, &part, &logins).await
     })
+}
+
+/// Reads the stack once no other run works on its images.
+fn held(context: &Context, selection: &StackSelection) -> Result<(Stack, StackLock)> {
+    let directory = selection.directory.as_deref();
+    let images = lock::names(&CurrentStack::read(context, directory, selection.plan.as_deref(), false)?.targets);
+    let held = context.block_on(StackLock::take(context, &images))?;
+    let stack = Stack::read(context, selection)?;
+    match lock::names(&stack.targets) == images {
+        true => Ok((stack, held)),
+        false => Err(
+            Error::failed("the names of the images have changed while this waited for another build-stack")
+                .hint("another branch was checked out, or spec.yml was changed: call it again"),
+        ),
+    }
 }
 
 /// Prints the plan in place of carrying it out.
@@ -118,10 +146,7 @@ async fn carry_out(
     logins: &ClientConfig,
 ) -> Result<ExitStatus> {
     let printer = &context.printer;
-    let artifacts = match &args.artifacts {
-        Some(folder) => Artifacts::at(context.working_dir.join(folder)),
-        None => Artifacts::of_stack(&planned.stack.directory),
-    };
+    let artifacts = args.artifacts(context, &planned.stack);
     // Who can't sign is told before anything is built.
     let key = match args.no_push || args.no_test {
         true => None,

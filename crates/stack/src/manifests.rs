@@ -357,8 +357,8 @@ pub fn write_index(artifacts: &Artifacts) -> Result<()> {
             continue;
         };
         // Whatever is in the file, its page is called as its reference.
-        let page = artifacts.page(&description.reference);
-        if page.with_extension("json") == path && page.is_file() {
+        let page = path.with_extension("md");
+        if artifacts.is_page_json(&path, &description.reference) && page.is_file() {
             let name = page.file_name().map(|name| name.to_string_lossy().into_owned());
             pages.push((name.unwrap_or_default(), description));
         }

@@ -307,16 +307,13 @@ impl PromotionPlan {
         let mut add = |line: String| lines.push(format!("    {line}"));
         for found in &image.verdicts {
             let verdict = &found.verdict;
-            let result = match verdict.passed {
-                true => format!("passed ({})", verdict.tests),
-                false => format!("failed ({} of {})", verdict.failures, verdict.tests),
+            let kind = verdict.kind.name();
+            let result = match (verdict.passed, verdict.tests) {
+                (true, 0) => format!("no {kind} tests ran"),
+                (true, tests) => format!("{kind} tests passed ({tests})"),
+                (false, tests) => format!("{kind} tests failed ({} of {tests})", verdict.failures),
             };
-            add(format!(
-                "{} tests {result} at {}, {}",
-                verdict.kind.name(),
-                verdict.finished,
-                found.signature.says()
-            ));
+            add(format!("{result} at {}, {}", verdict.finished, found.signature.says()));
         }
         let unsaid = image.objections.iter();
         for objection in unsaid.filter(|objection| !matches!(objection, Objection::Failed { .. })) {

@@ -15,6 +15,7 @@ mod child;
 mod engine_lock;
 mod junit;
 mod on_host;
+mod program_group;
 mod pytest;
 mod test_log;
 mod workflow;
@@ -31,10 +32,10 @@ use dockerutils_core::docker::connect::engine::Engine;
 use dockerutils_core::env::Env;
 use dockerutils_core::error::{Error, Result};
 use dockerutils_core::hint;
-use dockerutils_core::output::{counted, visible};
+use dockerutils_core::output::counted;
 use serde::{Deserialize, Serialize};
 
-use crate::artifacts::{Artifacts, LogKind, stem};
+use crate::artifacts::{Artifacts, LogKind};
 use crate::graph::StackImage;
 use crate::spec::Spec;
 pub use on_host::{SuitePlan, SuiteStep};
@@ -171,8 +172,8 @@ impl SuiteRequest<'_> {
 
     /// A JUnit file of this suite: `artifacts/ghcr.io-team-base-2026.10-main.basic-tests.xml`.
     fn junit(&self, ending: &str) -> PathBuf {
-        let name = format!("{}.{}-tests{ending}", stem(self.reference), self.kind);
-        self.artifacts.results().join(name)
+        self.artifacts
+            .test_report(self.reference, &format!("{}-tests{ending}", self.kind))
     }
 
     /// Its log.
@@ -254,12 +255,6 @@ pub fn has_integration_tests(spec: &Spec, name: &str, directory: &Path) -> bool 
 pub(crate) fn all_folders(image: &StackImage) -> Vec<PathBuf> {
     let own = [BASIC_TESTS, INTEGRATION_TESTS, WORKFLOW_TESTS].map(|name| image.directory.join(name));
     common_tests(image).into_iter().chain(own).collect()
-}
-
-/// The last lines of a program that failed. None of them begins a line of ours: a CI takes commands from there (`::set-output`).
-fn excerpt(name: &str, lines: &[String]) -> String {
-    let lines: String = lines.iter().map(|line| format!("| {line}\n")).collect();
-    format!("------\n > {}:\n{lines}------", visible(name))
 }
 
 /// The files that people are to look at by themselves, in the order of their names.

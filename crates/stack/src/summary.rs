@@ -149,6 +149,9 @@ fn outcome(result: &ImageResult) -> String {
 }
 
 fn tests(tests: &[TestsOfImage]) -> String {
+    if !tests.is_empty() && tests.iter().all(|tests| tests.passed.is_none()) {
+        return "no tests".to_owned();
+    }
     let said = tests.iter().filter_map(|tests| {
         let kind = inline(&tests.kind);
         match (tests.passed?, tests.failures) {
@@ -287,13 +290,21 @@ mod tests {
                 label: "base".to_owned(),
                 outcome: ImageOutcome::Copied,
                 digest: Some("sha256:1".to_owned()),
+                tests: ["basic", "integration"]
+                    .map(|kind| TestsOfImage {
+                        kind: kind.to_owned(),
+                        passed: None,
+                        tests: 0,
+                        failures: 0,
+                    })
+                    .into(),
                 ..ImageResult::default()
             },
         ];
         let text = of_run(&plan(), &results);
         for expected in [
             "3 images: 0 built, 1 copied, 0 tested again, 1 failed, 1 left out.",
-            "| base | ✅ copied |  | <code>r.example/base:1-main</code><br><code>sha256:1</code> |  |\n",
+            "| base | ✅ copied | no tests | <code>r.example/base:1-main</code><br><code>sha256:1</code> |  |\n",
             "| leaf | ❌ failed<br>its tests failed | basic: 2 of 9 failed | <code>r.example/leaf:1-main</code> | 1 min 15 s |\n",
             "| last | ⏭️ left out<br>not reached |",
             "<summary>leaf failed</summary>\n\nits tests failed\n\nThe whole log: <code>logs/leaf.log</code>\n\n````text\nline 40 ```\n",

@@ -21,6 +21,7 @@ use crate::pending_tests;
 use crate::plan::RemoteImage;
 use crate::registry_state::Registries;
 use crate::suites::{self, SuiteOutcome, SuiteRequest, SuiteVerdict, TestKind};
+use crate::tags::StackTarget;
 use crate::verdicts::{self, Verdict, VerdictKey};
 use registry_client::Digest;
 use report::{SuiteReport, TestReport, TestedImage};
@@ -81,15 +82,16 @@ impl<'s> TestPlan<'s> {
                 return Err(stack.spec.unknown(&["images"], true, name, known, "image"));
             }
         }
+        let designation = |target: &StackTarget| Designation {
+            name: target.designation.name.clone(),
+            tag: args.tag.as_ref().unwrap_or(&target.designation.tag).clone(),
+        };
         let mut images: Vec<PlannedTest<'s>> = Vec::new();
         for target in &stack.targets {
             let Some(image) = stack.graph.images.get(target.image) else {
                 continue;
             };
-            let mut designation = target.designation.clone();
-            if let Some(tag) = &args.tag {
-                designation.tag.clone_from(tag);
-            }
+            let designation = designation(target);
             let is_wanted = args.only.is_empty() || args.only.contains(&target.name);
             // A tag is of one plan: under it, the image of another is the same.
             if is_wanted && images.iter().all(|other| other.designation != designation) {
@@ -108,6 +110,7 @@ impl<'s> TestPlan<'s> {
             Some(directory) => context.working_dir.join(directory),
             None => stack.root.clone(),
         };
+        let references = stack.targets.iter().map(|target| designation(target).to_string());
         Ok(Self {
             stack,
             images,
@@ -118,7 +121,7 @@ impl<'s> TestPlan<'s> {
                     .filter(|kind| args.kinds.contains(kind))
                     .collect(),
             },
-            artifacts: Artifacts::at(results),
+            artifacts: Artifacts::at(results).of_images(references),
             gpu: args.gpu,
             pulls: args.tag.is_some(),
         })

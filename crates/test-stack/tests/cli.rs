@@ -1,6 +1,10 @@
 //! The real `test-stack` in a sandbox, with a scripted engine and a program that plays pytest: help, suites in all their outcomes,
 //! and each error with its hint.
 
+use std::fs::{self, File};
+
+use dockerutils_core::agent::paths::state_directory;
+use dockerutils_core::env::Env;
 use dockerutils_test_support::{Invocation, Reply, Sandbox, ScriptedEngine, wait};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -312,7 +316,35 @@ fn suites_on_an_engine_wait_for_each_other_and_a_kill_lets_go() {
     first.signal(Signal::KILL);
     first.wait();
     second.wait();
-    std::fs::remove_file(sandbox.project().join("second")).unwrap();
+    fs::remove_file(sandbox.project().join("second")).unwrap();
+}
+
+#[test]
+fn tests_of_a_killed_run_clean_up_and_end_before_the_next_may_begin() {
+    let (sandbox, engine) = (stack("0"), engine());
+    sandbox.write(
+        "bin/pytest",
+        "#!/bin/sh\ntrap 'touch asked; while [ ! -e go ]; do sleep 0.05; done; echo removed > cleaned; exit 2' INT\n\
+         sleep 600 &\necho $! > child\necho ready\nwhile :; do sleep 0.05; done\n",
+    );
+    let running = lasting(&sandbox, &engine).code(-9).spawn();
+    running.wait_for_stderr("ready");
+    running.signal(Signal::KILL);
+    running.wait();
+    wait::until("the tests are asked to end", || {
+        sandbox.project().join("asked").exists()
+    });
+    let env = Env::from_pairs([("HOME", sandbox.home().to_str().unwrap())]);
+    let mut locks = fs::read_dir(state_directory(&env).join("stack-tests")).unwrap();
+    let lock = File::open(locks.next().unwrap().unwrap().path()).unwrap();
+    assert!(lock.try_lock().is_err(), "the next may not begin");
+    sandbox.write("go", "");
+    wait::until("the next may begin", || lock.try_lock().is_ok());
+    assert_eq!(sandbox.read("cleaned"), "removed\n");
+    let child = sandbox.read("child");
+    wait::until("what the tests left has ended", || {
+        !std::path::Path::new("/proc").join(child.trim()).exists()
+    });
 }
 
 #[test]
@@ -323,6 +355,6 @@ fn suites_run_side_by_side_where_the_spec_says_so() {
     first.wait_for_stderr("began");
     wait::until("the first suite runs", || sandbox.project().join("second").exists());
     lasting(&sandbox, &engine).run();
-    std::fs::remove_file(sandbox.project().join("second")).unwrap();
+    fs::remove_file(sandbox.project().join("second")).unwrap();
     first.wait();
 }

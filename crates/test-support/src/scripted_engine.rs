@@ -304,6 +304,21 @@ impl ScriptedEngine {
         self
     }
 
+    /// From now on, answers `method path` with `reply` alone: in the middle of a test, after what it has awaited.
+    pub fn answer(&self, method: &str, path: &str, reply: Reply) {
+        let mut script = lock(&self.script);
+        script
+            .routes
+            .retain(|route| route.method != method || route.pattern != path);
+        let route = Route {
+            method: method.to_owned(),
+            pattern: path.to_owned(),
+            replies: VecDeque::from([reply]),
+        };
+        // Before patterns that would match it, too.
+        script.routes.insert(0, route);
+    }
+
     /// Introduces itself as another version: `("20.10.24", "1.41")`.
     #[must_use]
     pub fn version(self, version: &str, api: &str) -> Self {

@@ -118,6 +118,18 @@ pub struct ImageReport {
     pub image: String,
     /// `built`, `cached`, `failed` or `skipped`.
     pub status: BuildStatus,
+    #[serde(flatten)]
+    pub numbers: BuildNumbers,
+    /// Bytes of build context that were sent.
+    pub context_bytes: u64,
+    /// Why it failed, or was skipped.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<ImageFailure>,
+}
+
+/// How a build went, in numbers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct BuildNumbers {
     /// The image's ID.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
@@ -130,11 +142,6 @@ pub struct ImageReport {
     pub steps: usize,
     /// Those of them that came from the cache.
     pub cached_steps: usize,
-    /// Bytes of build context that were sent.
-    pub context_bytes: u64,
-    /// Why it failed, or was skipped.
-    #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    pub failure: Option<ImageFailure>,
 }
 
 /// Why an image could not be built.
@@ -769,7 +776,7 @@ fn print_reports(printer: &Printer, reports: &[ImageReport]) -> Result<()> {
         // As `docker build -q`: what was made, for other programs.
         reports
             .iter()
-            .filter_map(|report| report.id.as_deref())
+            .filter_map(|report| report.numbers.id.as_deref())
             .for_each(|id| printer.result(id));
         return Ok(());
     }
@@ -783,8 +790,8 @@ fn print_reports(printer: &Printer, reports: &[ImageReport]) -> Result<()> {
         table.row([
             report.image.clone(),
             report.status.word().to_owned(),
-            format!("{:.1}", report.seconds),
-            report.size.map(size).unwrap_or_default(),
+            format!("{:.1}", report.numbers.seconds),
+            report.numbers.size.map(size).unwrap_or_default(),
         ]);
     }
     for line in table.lines() {

@@ -228,7 +228,8 @@ impl Printer {
         self.error_document(&Error::usage(message.trim().replace('\n', " ")).document());
     }
 
-    /// What explains an error that follows: a part of a file, the last lines of a step. To stderr.
+    /// What explains an error that follows: a part of a file, the last lines of a step, as [`step_excerpt`] makes them of it. To
+    /// stderr.
     pub fn excerpt(&self, text: &str) {
         self.line(text);
     }
@@ -281,6 +282,13 @@ impl Printer {
     fn shown(&self, text: &str) -> String {
         shown(text, self.colour)
     }
+}
+
+/// The last lines of a step that failed, below its name. None of them begins a line of ours: a CI takes commands from there, such as
+/// `::add-mask::` (GitHub Actions, which looks behind blanks, too).
+pub fn step_excerpt(name: &str, lines: &[String]) -> String {
+    let lines: String = lines.iter().map(|line| format!("| {line}\n")).collect();
+    format!("------\n > {}:\n{lines}------", visible(name))
 }
 
 /// A JSON document in which characters that are [`is_invisible`] are escaped by number. serde_json escapes only the

@@ -23,10 +23,7 @@ use crate::tags::StackTarget;
 pub fn describe_stack(context: &Context, args: &BuildStackArgs) -> Result<ExitStatus> {
     let printer = &context.printer;
     let stack = Stack::read(context, &args.selection)?;
-    let artifacts = match &args.artifacts {
-        Some(root) => Artifacts::at(context.working_dir.join(root)),
-        None => Artifacts::of_stack(&stack.directory),
-    };
+    let artifacts = args.artifacts(context, &stack);
     let logins = ClientConfig::of(&context.env)?;
     context.block_on(async {
         let planned = stack.planned(context, &logins).await?;
@@ -92,17 +89,7 @@ async fn described(
         return Err(Error::failed(format!("there is no {reference} in its registry"))
             .hint(hint!("build it first: build-stack {}", target.name)));
     };
-    let is_here = image::find(engine, &reference).await?.is_some()
-        && !image::is_other(engine, &reference, &there.manifest).await?;
-    if !is_here {
-        image::pull(engine, logins, &reference, None, &context.printer).await?;
-        if image::is_other(engine, &reference, &there.manifest).await? {
-            return Err(
-                Error::failed(format!("{reference} is another image now than a moment ago"))
-                    .hint("somebody pushed meanwhile: call it again"),
-            );
-        }
-    }
+    image::bring(engine, logins, &reference, &there.manifest, &context.printer).await?;
     let parent = target.parent.and_then(|parent| planned.stack.targets.get(parent));
     let kept = KeptImage {
         spec: &planned.stack.spec,

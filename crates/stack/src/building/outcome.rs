@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use dockerutils_core::error::{Error, ErrorDocument, ExitStatus};
-use dockerutils_core::ops::build::{BuildStatus, ImageReport};
+use dockerutils_core::ops::build::BuildNumbers;
 use dockerutils_core::output::counted;
 use dockerutils_core::output::table::{Align, Table};
 use serde::Serialize;
@@ -80,35 +80,6 @@ pub struct StackResult {
     /// The exit code that it asks for.
     #[serde(skip)]
     pub code: ExitStatus,
-}
-
-/// How a build went.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct BuildNumbers {
-    /// The image's ID on the engine.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub id: Option<String>,
-    /// In bytes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub size: Option<u64>,
-    pub seconds: f64,
-    /// Steps of the Dockerfile.
-    pub steps: usize,
-    /// Those of them that came from the cache.
-    pub cached_steps: usize,
-}
-
-impl BuildNumbers {
-    /// Of a report of the builder; `None` of one that was skipped.
-    pub fn of(report: &ImageReport) -> Option<Self> {
-        (report.status != BuildStatus::Skipped).then(|| Self {
-            id: report.id.clone(),
-            size: report.size,
-            seconds: report.seconds,
-            steps: report.steps,
-            cached_steps: report.cached_steps,
-        })
-    }
 }
 
 impl StackResult {

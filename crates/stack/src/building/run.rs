@@ -14,7 +14,7 @@ use dockerutils_core::ops::publish;
 use registry_client::Digest;
 use tokio::sync::{Semaphore, watch};
 
-use super::outcome::{BuildNumbers, StackResult, StackStatus};
+use super::outcome::{StackResult, StackStatus};
 use super::site::BuildSite;
 use super::work::{ImageWork, StackWork, WorkKind};
 use crate::artifacts::{self, Artifacts, LogKind};
@@ -67,13 +67,13 @@ impl From<Error> for ImageFault {
     }
 }
 
-/// What an image left on the engine.
+/// An image on the engine.
 #[derive(Debug, Default)]
 pub(super) struct LocalImage {
-    /// Its ID, once the registry has the same.
+    /// The ID of what is tested and pushed.
     id: Option<String>,
-    /// The ID of the image that is tested and pushed.
-    held: Option<String>,
+    /// This run has made or pulled it, and the registry has the same.
+    is_ours: bool,
 }
 
 impl StackRun<'_> {
@@ -138,7 +138,7 @@ impl StackRun<'_> {
             }
         };
         set(stage);
-        if let (true, Some(id)) = (image.prunes, made.id) {
+        if let (true, Some(id)) = (image.prunes && made.is_ours, made.id) {
             for child in self.work.children(position) {
                 if let Some(child) = stages.get(child) {
                     reached(child, |stage| matches!(stage, ImageStage::Closed | ImageStage::Bad)).await;
@@ -206,9 +206,9 @@ impl StackRun<'_> {
                 for (reference, digest) in bases {
                     self.freshen(reference, digest).await?;
                 }
-                let id = self.build(position, result).await?;
+                self.build(position, result).await?;
                 let reference = target.designation.to_string();
-                made.held = Some(image::find_made(&self.site()?.engine, &reference).await?.id);
+                made.id = Some(image::find_made(&self.site()?.engine, &reference).await?.id);
                 result.status = StackStatus::Built;
                 if image.tests {
                     self.suite(TestKind::Basic, target, result).await?;
@@ -220,7 +220,7 @@ impl StackRun<'_> {
                     }
                     self.check_held(target, made).await?;
                     let digest = self.push(image, target, made, result).await?;
-                    made.id = id;
+                    made.is_ours = true;
                     self.attach_verdicts(target, &digest, result).await?;
                     self.tag(target, &digest, &image.further_tags, result).await?;
                     self.describe(image, target, Some(&digest), result).await?;
@@ -249,14 +249,14 @@ impl StackRun<'_> {
     /// Checks that what was tested, pushed or described is still the image that was built or pulled. Else an image would be said to
     /// have passed tests that ran on another.
     pub(super) async fn check_held(&self, target: &StackTarget, made: &LocalImage) -> Result<()> {
-        match &made.held {
+        match &made.id {
             Some(id) => image::check_same(&self.site()?.engine, &target.designation.to_string(), id).await,
             None => Ok(()),
         }
     }
 
-    /// Builds an image; its ID on the engine.
-    async fn build(&self, position: usize, result: &mut StackResult) -> Result<Option<String>, ImageFault> {
+    /// Builds an image.
+    async fn build(&self, position: usize, result: &mut StackResult) -> Result<(), ImageFault> {
         let before = self.work.images.iter().take(position);
         let number = before
             .filter(|image| matches!(image.kind, WorkKind::Build { .. }))
@@ -270,11 +270,11 @@ impl StackRun<'_> {
         result.log = Some(file);
         match built {
             Ok(report) => {
-                result.build = BuildNumbers::of(&report);
-                Ok(report.id)
+                result.build = Some(report.numbers);
+                Ok(())
             }
             Err(failed) => {
-                result.build = BuildNumbers::of(&failed.report);
+                result.build = Some(failed.report.numbers);
                 if let Some(failure) = failed.report.failure {
                     result.excerpts = failure.excerpts;
                     result.why = Some(failure.error);
@@ -367,20 +367,10 @@ impl StackRun<'_> {
         Ok(())
     }
 
-    /// Pulls an image that the registry has, and gives it a name on the engine.
+    /// Has an image on the engine as the registry has it, and gives it a name there.
     async fn fetch(&self, from: &str, manifest: &str, name: &Designation, made: &mut LocalImage) -> Result<()> {
         let engine = &self.site()?.engine;
-        let printer = &self.context.printer;
-        let is_there = image::find(engine, from).await?.is_some() && !image::is_other(engine, from, manifest).await?;
-        if !is_there {
-            image::pull(engine, self.logins, from, None, printer).await?;
-            if image::is_other(engine, from, manifest).await? {
-                return Err(Error::failed(format!(
-                    "{from} is another image now than when the plan was made ({manifest})"
-                ))
-                .hint("somebody pushed meanwhile: call it again"));
-            }
-        }
+        made.is_ours = image::bring(engine, self.logins, from, manifest, &self.context.printer).await?;
         let (repository, tag, _) = split_reference(from);
         let source = Designation {
             name: repository.to_owned(),
@@ -389,16 +379,14 @@ impl StackRun<'_> {
         if source != *name {
             push::tag(engine, &source, name).await?;
         }
-        made.held = image::find(engine, &name.to_string()).await?.map(|image| image.id);
-        if image::is_other(engine, &name.to_string(), manifest).await? {
+        let held = image::find_made(engine, &name.to_string()).await?;
+        if !held.is_of(manifest) {
             return Err(
                 Error::failed(format!("{name} is another image now on {}", engine.choice().engine()))
                     .hint("somebody gave it the name meanwhile: call it again"),
             );
         }
-        if !is_there {
-            made.id.clone_from(&made.held);
-        }
+        made.id = Some(held.id);
         Ok(())
     }
 

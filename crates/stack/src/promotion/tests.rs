@@ -147,6 +147,17 @@ fn what_changed_is_said() {
 }
 
 #[test]
+fn where_no_tests_ran_that_is_said() {
+    let mut none = verdict(TestKind::Basic, 0);
+    none.verdict.tests = 0;
+    let verdicts = vec![none, verdict(TestKind::Integration, 2)];
+    let lines = plan(&facts(vec![image("base", tagged("1", None, "n"), None, verdicts)])).lines();
+    let says = |what: &str| format!("    {what} at 2026-10-02T10:00:00Z, signed");
+    assert!(lines.contains(&says("no basic tests ran")), "{lines:?}");
+    assert!(lines.contains(&says("integration tests failed (2 of 7)")), "{lines:?}");
+}
+
+#[test]
 fn what_did_not_prove_good_is_refused() {
     let there = || tagged("1", None, "n");
     let mut untested = image("untested", there(), None, passed());

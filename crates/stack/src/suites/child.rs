@@ -1,32 +1,27 @@
-//! A program of a suite, as a process group of its own: with what it printed, within its time, and ended with all that it started.
+//! A program of a suite: with what it printed, within its time, and ended with all that it started.
 
+use std::fs::File;
 use std::io::{PipeReader, Read as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dockerutils_core::error::{Error, Result};
-use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tokio::sync::mpsc;
 
+use super::program_group::ProgramGroup;
 use super::test_log::TestLog;
 
 /// Bytes read at once.
 const BUFFER: usize = 16 * 1024;
 /// So many pieces wait to be shown.
 const WAITING: usize = 64;
-/// How long a program may take to clean up: pytest ends the fixtures, which remove their containers; and how long one that does not
-/// know of an interruption.
-const GRACE: Duration = Duration::from_secs(10);
-const TERMINATION: Duration = Duration::from_secs(2);
 /// How long the rest of what was printed is waited for, when the program has ended and something that it left holds the pipe.
 const REST: Duration = Duration::from_secs(2);
-/// The pause between two looks at a program that is to end.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// A log that the threads share which read what programs print.
 pub(super) type SharedLog = Arc<Mutex<TestLog>>;
@@ -71,48 +66,8 @@ impl ProgramEnd {
     }
 }
 
-/// A program that runs. When this is dropped, its group is asked to end, and then made to.
-struct ProgramGroup {
-    child: Child,
-    id: Pid,
-    has_ended: bool,
-}
-
-impl ProgramGroup {
-    /// Waits for the program, not for the rest of its group.
-    fn ends_within(&mut self, limit: Duration) -> bool {
-        let began = Instant::now();
-        while matches!(self.child.try_wait(), Ok(None)) {
-            if began.elapsed() > limit {
-                return false;
-            }
-            thread::sleep(LOOK);
-        }
-        true
-    }
-
-    fn kill(&self, signal: Signal) {
-        // Nobody may be left of it.
-        let _ = kill_process_group(self.id, signal);
-    }
-}
-
-impl Drop for ProgramGroup {
-    fn drop(&mut self) {
-        if !self.has_ended {
-            // As Ctrl-C: pytest removes its containers then.
-            self.kill(Signal::INT);
-            if !self.ends_within(GRACE) {
-                self.kill(Signal::TERM);
-                self.ends_within(TERMINATION);
-            }
-        }
-        self.kill(Signal::KILL);
-        self.ends_within(TERMINATION);
-    }
-}
-
-/// Runs a program to its end. Both its streams go to the log, and piece by piece to `shown`.
+/// Runs a program to its end. Both its streams go to the log, and piece by piece to `shown`. `lock` is held as long as anything of
+/// it runs: when this process is killed, too.
 ///
 /// # Errors
 /// A program that can't be started.
@@ -121,6 +76,7 @@ pub(super) async fn run(
     program: &Path,
     limit: Duration,
     log: &SharedLog,
+    lock: Option<&File>,
     mut shown: impl FnMut(&[u8]),
 ) -> Result<ProgramEnd> {
     let failed = |cause: std::io::Error| {
@@ -130,21 +86,10 @@ pub(super) async fn run(
     };
     let (reader, writer) = std::io::pipe().map_err(failed)?;
     let also = writer.try_clone().map_err(failed)?;
-    command
-        .stdin(Stdio::null())
-        .stdout(writer)
-        .stderr(also)
-        .process_group(0);
-    let child = command.spawn().map_err(failed)?;
+    command.stdin(Stdio::null()).stdout(writer).stderr(also);
+    let mut group = ProgramGroup::start(&mut command, lock).map_err(failed)?;
     // Its ends of the pipe.
     drop(command);
-    let id = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-    let id = id.ok_or_else(|| Error::failed(format!("{} has no process ID", program.display())))?;
-    let mut group = ProgramGroup {
-        child,
-        id,
-        has_ended: false,
-    };
     let mut pieces = read(reader, log);
     let time = tokio::time::sleep(limit);
     tokio::pin!(time);
@@ -155,10 +100,7 @@ pub(super) async fn run(
                 Some(piece) => shown(&piece),
                 None => is_open = false,
             },
-            status = group.child.wait() => {
-                group.has_ended = true;
-                break ProgramEnd::of(status.map_err(failed)?);
-            }
+            status = group.wait() => break ProgramEnd::of(status.map_err(failed)?),
             () = &mut time => break ProgramEnd::TimedOut,
         }
     };
@@ -195,6 +137,7 @@ mod tests {
     use std::fs;
 
     use dockerutils_test_support::wait;
+    use rustix::process::Pid;
 
     use super::*;
 
@@ -223,6 +166,7 @@ mod tests {
                 Path::new("/bin/sh"),
                 limit,
                 &self.log,
+                None,
                 |piece: &[u8]| said.extend(piece),
             );
             let ended = ended.await.unwrap();
@@ -282,6 +226,7 @@ mod tests {
             Path::new("sh"),
             LONG,
             &bench.log,
+            None,
             |_: &[u8]| {
                 told.take().into_iter().for_each(|told| told.send(()).unwrap());
             },
@@ -304,6 +249,7 @@ mod tests {
             Path::new("/nonexistent/check"),
             LONG,
             &bench.log,
+            None,
             |_: &[u8]| {},
         )
         .await

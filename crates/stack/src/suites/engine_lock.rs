@@ -1,6 +1,6 @@
 //! One suite at a time on an engine: suites publish fixed ports and give containers fixed names.
 //!
-//! The lock is the system's, on a file: whoever is killed lets go of it.
+//! The lock is the system's, on a file: whoever is killed lets go of it, once the tests have ended that it had started.
 
 use std::fs::{DirBuilder, File, TryLockError};
 use std::os::unix::fs::DirBuilderExt as _;
@@ -24,7 +24,7 @@ const DIGITS: usize = 8;
 /// The lock of an engine; it is free again when this is dropped.
 #[derive(Debug)]
 pub(super) struct EngineLock {
-    _held: File,
+    file: File,
 }
 
 impl EngineLock {
@@ -47,7 +47,7 @@ impl EngineLock {
         let mut row = None;
         loop {
             match file.try_lock() {
-                Ok(()) => return Ok(Self { _held: file }),
+                Ok(()) => return Ok(Self { file }),
                 Err(TryLockError::WouldBlock) => {}
                 Err(TryLockError::Error(cause)) => return Err(failed(cause)),
             }
@@ -61,5 +61,10 @@ impl EngineLock {
             }
             tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    /// What is locked: as long as a process has it open, nobody else gets the lock.
+    pub(super) const fn file(&self) -> &File {
+        &self.file
     }
 }

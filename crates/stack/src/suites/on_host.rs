@@ -13,6 +13,7 @@ use dockerutils_core::docker::connect::engine::Engine;
 use dockerutils_core::env::Env;
 use dockerutils_core::error::{Error, Result};
 use dockerutils_core::output::progress::steps::{Ended as StepEnded, Steps};
+use dockerutils_core::output::step_excerpt;
 use dockerutils_core::shell;
 use tokio::process::Command;
 
@@ -21,7 +22,7 @@ use super::engine_lock::EngineLock;
 use super::junit::{self, JunitSum, ProgramCase};
 use super::pytest::{NO_TESTS, has_python, is_executable, is_pytest_s, pytest};
 use super::test_log::TestLog;
-use super::{CONFTEST, SuiteOutcome, SuiteRequest, SuiteVerdict, excerpt};
+use super::{CONFTEST, SuiteOutcome, SuiteRequest, SuiteVerdict};
 use crate::verdicts::KEY_VARIABLE;
 
 /// How often the agent of a dock is asked something while tests run, so that it stays.
@@ -224,16 +225,15 @@ pub(super) async fn run(context: &Context, engine: &Engine, request: &SuiteReque
         context,
         request,
         plan: &plan,
+        lock,
         log: Arc::new(Mutex::new(TestLog::create(&request.log())?)),
         began: Instant::now(),
     };
     let has_agent = context.engine()?.agent.is_some();
-    let outcome = tokio::select! {
+    tokio::select! {
         outcome = running.all() => outcome,
         never = alive(engine, has_agent) => match never {},
-    };
-    drop(lock);
-    outcome
+    }
 }
 
 /// Asks the engine something from time to time: the agent of a dock ends if nobody needs it, and a test may compute for long.
@@ -253,6 +253,8 @@ struct HostSuite<'r> {
     context: &'r Context,
     request: &'r SuiteRequest<'r>,
     plan: &'r SuitePlan,
+    /// `None` where suites may run side by side.
+    lock: Option<EngineLock>,
     log: SharedLog,
     began: Instant,
 }
@@ -279,7 +281,8 @@ impl HostSuite<'_> {
             let command = self.plan.command(step, &self.context.env);
             let program = Path::new(step.words.first().map(String::as_str).unwrap_or_default());
             let shown = |piece: &[u8]| steps.output(&id, piece);
-            let ended = child::run(command, program, left, &self.log, shown).await;
+            let lock = self.lock.as_ref().map(EngineLock::file);
+            let ended = child::run(command, program, left, &self.log, lock, shown).await;
             let (ended, said) = match ended {
                 // A file without a first line that names an interpreter fails as a test.
                 Err(error) if !step.is_pytest => (ProgramEnd::Code(126), Some(error.with_causes())),
@@ -300,7 +303,7 @@ impl HostSuite<'_> {
             is_good &= is_passed;
             let why = said.unwrap_or_else(|| ended.says(self.request.limit));
             if !is_passed {
-                self.context.printer.excerpt(&excerpt(&name, &lines));
+                self.context.printer.excerpt(&step_excerpt(&name, &lines));
             }
             if step.is_pytest {
                 let sum = JunitSum::read(&junit);

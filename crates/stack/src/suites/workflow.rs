@@ -19,13 +19,14 @@ use dockerutils_core::error::{Error, Result};
 use dockerutils_core::naming::legal_container_name;
 use dockerutils_core::ops::run::{GpuSupport, gpu_support};
 use dockerutils_core::output::progress::steps::{Ended as StepEnded, Steps};
+use dockerutils_core::output::step_excerpt;
 use dockerutils_core::shell;
 
 use super::child::{self, ProgramEnd, SharedLog};
 use super::junit::{self, JunitSum, ProgramCase};
 use super::pytest::{NO_TESTS, is_pytest_s};
 use super::test_log::TestLog;
-use super::{SuiteOutcome, SuiteRequest, SuiteVerdict, WORKFLOW_TESTS_INSIDE, excerpt};
+use super::{SuiteOutcome, SuiteRequest, SuiteVerdict, WORKFLOW_TESTS_INSIDE};
 use crate::artifacts;
 
 /// Where pytest writes its JUnit file in the container.
@@ -274,7 +275,7 @@ impl WorkflowSuite<'_> {
         let lines = steps.last_lines(id);
         if !is_good {
             let printer = &self.context.printer;
-            printer.excerpt(&excerpt(name, &lines));
+            printer.excerpt(&step_excerpt(name, &lines));
         }
         Ok((ended, said.unwrap_or_else(|| ended.says(self.request.limit)), lines))
     }

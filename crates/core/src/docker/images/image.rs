@@ -35,6 +35,16 @@ pub struct ImageFacts {
     pub architecture: String,
     /// In bytes, if the engine says it.
     pub size: Option<u64>,
+    /// The digests of its manifest in the registries from which it was pulled and to which it was pushed. An engine knows none of an
+    /// image that was only built there.
+    pub digests: Vec<String>,
+}
+
+impl ImageFacts {
+    /// Whether it is the image with this digest in its registry.
+    pub fn is_of(&self, digest: &str) -> bool {
+        self.digests.iter().any(|known| known == digest)
+    }
 }
 
 /// Looks an image up; `None` where the engine doesn't have it.
@@ -58,24 +68,54 @@ pub async fn find_with_config(engine: &Engine, reference: &str) -> Result<Option
             os: image.os.unwrap_or_default(),
             architecture: image.architecture.unwrap_or_default(),
             size: image.size.and_then(|bytes| bytes.try_into().ok()),
+            digests: image
+                .repo_digests
+                .unwrap_or_default()
+                .iter()
+                .filter_map(digest_of)
+                .collect(),
         };
         (facts, image.config.unwrap_or_default())
     }))
 }
 
-/// Whether an engine has an image by this name that is another than the one with this digest in its registry. An engine
-/// knows the digests under which it pulled and pushed an image; of one that was only built there, it knows none.
+/// The digest of `repository@digest`.
+fn digest_of(known: &String) -> Option<String> {
+    known.split_once('@').map(|(_, digest)| digest.to_owned())
+}
+
+/// Whether an engine has an image by this name that is another than the one with this digest in its registry.
 ///
 /// # Errors
 /// The engine's refusal or a broken connection.
 pub async fn is_other(engine: &Engine, reference: &str, digest: &str) -> Result<bool> {
-    let image = found(engine.docker().inspect_image(reference).await);
-    let image = image.map_err(|cause| engine.error(reference, cause))?;
-    let digests = image.map(|image| image.repo_digests.unwrap_or_default());
-    Ok(digests.is_some_and(|known| {
-        let of = |known: &String| known.split_once('@').is_some_and(|(_, known)| known == digest);
-        !known.iter().any(of)
-    }))
+    let image = find(engine, reference).await?;
+    Ok(image.is_some_and(|image| !image.is_of(digest)))
+}
+
+/// Has an image on an engine as it is in its registry: pulls it, where the engine has none or another by this name. Whether it was
+/// pulled.
+///
+/// # Errors
+/// As [`pull`]; the name is another image's in the registry by now.
+pub async fn bring(
+    engine: &Engine,
+    config: &ClientConfig,
+    reference: &str,
+    digest: &str,
+    printer: &Printer,
+) -> Result<bool> {
+    if find(engine, reference).await?.is_some_and(|image| image.is_of(digest)) {
+        return Ok(false);
+    }
+    pull(engine, config, reference, None, printer).await?;
+    match is_other(engine, reference, digest).await? {
+        false => Ok(true),
+        true => Err(
+            Error::failed(format!("{reference} is another image now than a moment ago ({digest})"))
+                .hint("somebody pushed meanwhile: call it again"),
+        ),
+    }
 }
 
 /// Checks that the name is still that of this image: on an engine that others use, too, it may be another's by now.

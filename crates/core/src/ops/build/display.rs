@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::hint;
 use crate::ops::check::HEAVY_CONTEXT;
 use crate::output::progress::steps::{Ended, Steps};
-use crate::output::{Printer, Style, size, visible};
+use crate::output::{Printer, Style, size, step_excerpt, visible};
 use crate::project_file;
 use build_context::weight::Heavy;
 
@@ -237,7 +237,7 @@ impl Display {
         if let Some((id, name)) = step {
             let lines = self.steps.last_lines(id);
             if !lines.is_empty() {
-                excerpts.push(format!("------\n > {}:\n{}\n------", visible(name), lines.join("\n")));
+                excerpts.push(step_excerpt(name, &lines));
             }
         }
         let request = image.steps.iter().rev().find_map(|step| match step {

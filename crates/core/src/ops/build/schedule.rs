@@ -149,13 +149,7 @@ fn report(image: &ImagePlan, status: BuildStatus) -> ImageReport {
     ImageReport {
         image: image.designation.to_string(),
         status,
-        id: None,
-        size: None,
-        seconds: 0.0,
-        steps: 0,
-        cached_steps: 0,
-        context_bytes: 0,
-        failure: None,
+        ..ImageReport::default()
     }
 }
 
@@ -195,20 +189,20 @@ pub(super) async fn one(
             }
         };
         if let Err(error) = result {
-            done.seconds = seconds_since(began);
+            done.numbers.seconds = seconds_since(began);
             return (index, Err((error, done)));
         }
     }
-    done.seconds = seconds_since(began);
-    done.size = size;
+    done.numbers.seconds = seconds_since(began);
+    done.numbers.size = size;
     (index, Ok(done))
 }
 
 /// The last build of an image is the image; its builder stage only adds to what was sent.
 fn account(done: &mut ImageReport, outcome: &BuildOutcome) {
-    done.id = Some(outcome.id.clone());
-    done.steps = outcome.steps;
-    done.cached_steps = outcome.cached_steps;
+    done.numbers.id = Some(outcome.id.clone());
+    done.numbers.steps = outcome.steps;
+    done.numbers.cached_steps = outcome.cached_steps;
     done.context_bytes += outcome.context_bytes;
     if outcome.cached_steps < outcome.steps {
         done.status = BuildStatus::Built;
