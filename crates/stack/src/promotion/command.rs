@@ -113,7 +113,8 @@ pub fn tag_stack(context: &Context, args: &PromotionArgs) -> Result<ExitStatus> 
         }
         warn(context, &plan, key.is_some());
         let moves = moves(&plan, &registries, manifests)?;
-        let row = format!("moving {}", counted(moves.len(), "tag"));
+        let moved = plan.images.iter().filter(|image| image.action == MoveAction::Move);
+        let row = format!("moving {}", counted(moved.count(), "tag"));
         let outcome = {
             let _row = WaitingRow::new(printer, &row, Instant::now());
             let said = async {
@@ -207,10 +208,10 @@ fn warn(context: &Context, plan: &PromotionPlan, has_key: bool) {
     }
 }
 
-/// The moves of the plan.
+/// The moves of the plan, in the order of its images; also of those whose tag names the digest already: another run may
+/// have moved it just now, and put it back.
 fn moves(plan: &PromotionPlan, registries: &Registries, manifests: Vec<PromotedManifests>) -> Result<Vec<TagMove>> {
     let planned = plan.images.iter().zip(manifests);
-    let planned = planned.filter(|(image, _)| image.action == MoveAction::Move);
     planned
         .map(|(image, manifests)| {
             let place = registries.place(&image.repository)?;
@@ -237,10 +238,7 @@ fn finish(context: &Context, plan: &PromotionPlan, outcome: PromotionOutcome) ->
     if printer.json() {
         let mut results = outcome.results.into_iter();
         let images = plan.images.iter().map(|planned| PromotedDocument {
-            result: match planned.action {
-                MoveAction::Move => results.next(),
-                MoveAction::Nothing => None,
-            },
+            result: results.next().filter(|_| planned.action == MoveAction::Move),
             planned,
         });
         printer.result_json(&PromotionDocument {

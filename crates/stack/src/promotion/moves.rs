@@ -51,7 +51,7 @@ pub struct TagMove {
     pub to: String,
     /// What the tag gets.
     pub new: RemoteManifest,
-    /// What it names before; `None` if there is no such tag.
+    /// What it names before; `None` if there is no such tag. If it is what the tag gets, it is only looked at.
     pub old: Option<RemoteManifest>,
 }
 
@@ -223,8 +223,11 @@ impl<'m> Promotion<'m> {
     /// Whether all tags name what was to be promoted, though we did not write them all: another run did, and its promotion
     /// is done.
     async fn is_completed_by_others(&self) -> bool {
-        let is_alone = |written: &Written| matches!(written, Written::Yes | Written::Maybe);
-        if self.written.iter().all(is_alone) || !self.is_complete().await {
+        let is_by_other = |(tag, written): (&TagMove, Written)| {
+            let was_there = tag.old_digest() == Some(&tag.new.digest);
+            matches!(written, Written::ByOther | Written::No) && !was_there
+        };
+        if !self.each().any(is_by_other) || !self.is_complete().await {
             return false;
         }
         // It may just put back what it wrote.
