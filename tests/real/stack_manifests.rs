@@ -148,7 +148,7 @@ impl Site {
         let artifacts = Artifacts::at(self.home.path().join(folder));
         let kept = context.block_on(async {
             let logins = ClientConfig::of(&context.env)?;
-            let registries = Registries::reach([self.target.designation.name.as_str()], &logins).await?;
+            let registries = Registries::reach([self.target.designation.name.as_str()], &logins, &context.env).await?;
             let engine = context.connect().await?;
             let reference = self.reference();
             let image = KeptImage {

@@ -57,11 +57,7 @@ impl Registry {
 
     /// The upload in two steps, which all registries know (distribution specification, "POST then PUT").
     async fn upload(&self, subject: Subject<'_>, digest: &Digest, bytes: Bytes) -> Result<(), RegistryTrouble> {
-        let there = RegistryCall::new(Method::HEAD, self.url(subject, &format!("blobs/{digest}"))?, WORDS);
-        // Who may not read may write all the same: only a blob that is there counts.
-        if let Ok(reply) = self.send(subject, Right::Write, &there).await
-            && reply.status == StatusCode::OK
-        {
+        if self.has_blob(subject, digest).await? {
             return Ok(());
         }
         let begin = RegistryCall::new(Method::POST, self.url(subject, "blobs/uploads/")?, WORDS);
@@ -76,9 +72,18 @@ impl Registry {
         put.content_type = Some("application/octet-stream".to_owned());
         put.body = bytes;
         let reply = self.send(subject, Right::Write, &put).await?;
-        match reply.status.is_success() {
-            true => Ok(()),
-            false => Err(unexpected(&reply)),
+        match reply.status {
+            status if status.is_success() => Ok(()),
+            // An upload whose end was answered to nobody is not known any more when it is ended again.
+            StatusCode::NOT_FOUND if self.has_blob(subject, digest).await? => Ok(()),
+            _ => Err(unexpected(&reply)),
         }
+    }
+
+    /// Who may not read may write all the same: only a blob that is there counts.
+    async fn has_blob(&self, subject: Subject<'_>, digest: &Digest) -> Result<bool, RegistryTrouble> {
+        let there = RegistryCall::new(Method::HEAD, self.url(subject, &format!("blobs/{digest}"))?, WORDS);
+        let reply = self.send(subject, Right::Write, &there).await;
+        Ok(reply.is_ok_and(|reply| reply.status == StatusCode::OK))
     }
 }

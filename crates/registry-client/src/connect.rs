@@ -13,6 +13,7 @@ use crate::error::{Error, Failure, RegistryTrouble};
 use crate::exchange::{Connections, RegistryCall, RegistryReply, TimeLimits, led_to};
 use crate::login::{Login, RegistryCredentials};
 use crate::names;
+use crate::proxies::Proxies;
 use crate::tls::{Certificates, system_roots};
 
 /// The most bytes of an answer whose contents matter only for a message.
@@ -33,6 +34,8 @@ pub struct Options {
     pub insecure: bool,
     /// Folders like docker's `certs.d`; the first that has a folder for the host counts.
     pub certificates: Vec<PathBuf>,
+    /// By which proxies hosts are reached; by default by none.
+    pub proxies: Proxies,
     /// How long an answer may take.
     pub limits: TimeLimits,
 }
@@ -43,6 +46,7 @@ impl Default for Options {
             at_once: 16,
             insecure: false,
             certificates: vec![PathBuf::from(CERTIFICATES)],
+            proxies: Proxies::default(),
             limits: TimeLimits::default(),
         }
     }
@@ -144,7 +148,7 @@ impl Registry {
         let (own, others) = configured
             .await
             .unwrap_or_else(|error| Err(RegistryTrouble::invalid(error.to_string())))?;
-        let connections = Connections::new(own, others, options.limits, options.at_once);
+        let connections = Connections::new(own, others, options.proxies, options.limits, options.at_once);
         let login = Login::new(credentials);
         let mut home = secure;
         let mut answer = ping(&connections, &login, &home).await;
@@ -197,6 +201,21 @@ impl Registry {
     /// Where a redirect or an upload leads.
     pub(crate) fn led_to(&self, reply: &RegistryReply) -> Result<Url, RegistryTrouble> {
         led_to(&self.shared.home, reply)
+    }
+
+    /// Reads all pages of a list, within the time that there is for one.
+    pub(crate) async fn in_time<T>(
+        &self,
+        list: impl Future<Output = Result<T, RegistryTrouble>>,
+    ) -> Result<T, RegistryTrouble> {
+        let limit = self.shared.connections.limits().list;
+        let read = tokio::time::timeout(limit, list).await;
+        read.unwrap_or_else(|_| {
+            Err(RegistryTrouble::unreachable(format!(
+                "its list did not end within {} s",
+                limit.as_secs_f32().ceil()
+            )))
+        })
     }
 
     /// Whether a URL is of the registry itself.

@@ -1,23 +1,32 @@
 //! One request and its answer: bounded in time and size, over connections that are used again.
+//!
+//! A registry, or what stands before it, may close an idle connection at the moment at which we use it. hyper-util sends
+//! a request again only if nothing of it was written yet. So a request that can be repeated, and whose connection had
+//! answered before and then ended without an answer, is sent once more, over a connection that is certainly new (Go's
+//! net/http does the same).
 
 use std::error::Error as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full};
 use hyper::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, USER_AGENT,
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, PROXY_AUTHORIZATION,
+    USER_AGENT,
 };
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client, Error as ClientError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
 use tokio::time::timeout;
 use url::Url;
 
+use crate::dial::{Dialer, HasAnswered, innermost};
 use crate::error::{Failure, RegistryTrouble};
+use crate::proxies::Proxies;
 
 /// How long an unused connection is kept.
 const IDLE: Duration = Duration::from_secs(30);
@@ -27,7 +36,7 @@ const REDIRECTS: usize = 5;
 const SLOWEST: u64 = 16 * 1024;
 const OUR_NAME: &str = concat!("dockerutils/", env!("CARGO_PKG_VERSION"));
 
-type Hyper = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+type Hyper = Client<HttpsConnector<Dialer>, Full<Bytes>>;
 
 /// How long a registry may take.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +47,8 @@ pub struct TimeLimits {
     pub answer: Duration,
     /// For one answer as a whole.
     pub whole: Duration,
+    /// For all pages of a list.
+    pub list: Duration,
 }
 
 impl Default for TimeLimits {
@@ -46,6 +57,7 @@ impl Default for TimeLimits {
             connect: Duration::from_secs(10),
             answer: Duration::from_secs(30),
             whole: Duration::from_secs(300),
+            list: Duration::from_secs(300),
         }
     }
 }
@@ -72,6 +84,12 @@ impl RegistryCall {
             body: Bytes::new(),
             limit,
         }
+    }
+
+    /// Whether it may be sent again when it is not known what became of it. An upload that is begun twice is an upload
+    /// that nobody ends.
+    fn is_repeatable(&self) -> bool {
+        self.method != Method::POST || self.body.is_empty()
     }
 }
 
@@ -101,35 +119,72 @@ impl RegistryReply {
 /// The connections to a registry, and to other hosts that it names: those never see the client certificate.
 #[derive(Clone, Debug)]
 pub(crate) struct Connections {
-    own: Hyper,
-    others: Hyper,
+    own: Pool,
+    others: Pool,
+    proxies: Arc<Proxies>,
     limits: TimeLimits,
 }
 
-impl Connections {
-    pub(crate) fn new(own: ClientConfig, others: ClientConfig, limits: TimeLimits, most_idle: usize) -> Self {
-        let client = |tls| {
-            let mut tcp = HttpConnector::new();
-            tcp.enforce_http(false);
-            tcp.set_nodelay(true);
-            tcp.set_keepalive(Some(IDLE));
-            tcp.set_connect_timeout(Some(limits.connect));
-            let connector = HttpsConnectorBuilder::new()
-                .with_tls_config(tls)
-                .https_or_http()
-                .enable_http1()
-                .wrap_connector(tcp);
+/// Connections that are used again, and those that are not.
+#[derive(Clone, Debug)]
+struct Pool {
+    kept: Hyper,
+    new: Hyper,
+}
+
+impl Pool {
+    fn new(dialer: Dialer, tls: ClientConfig, most_idle: usize) -> Self {
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(dialer);
+        let client = |most_idle| {
             Client::builder(TokioExecutor::new())
                 .pool_timer(TokioTimer::new())
                 .pool_idle_timeout(IDLE)
                 .pool_max_idle_per_host(most_idle)
-                .build(connector)
+                .build(connector.clone())
         };
         Self {
-            own: client(own),
-            others: client(others),
+            kept: client(most_idle),
+            new: client(0),
+        }
+    }
+}
+
+impl Connections {
+    pub(crate) fn new(
+        own: ClientConfig,
+        others: ClientConfig,
+        proxies: Proxies,
+        limits: TimeLimits,
+        most_idle: usize,
+    ) -> Self {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_keepalive(Some(IDLE));
+        tcp.set_connect_timeout(Some(limits.connect));
+        // A proxy may have TLS itself; it never sees the client certificate either.
+        let to_proxy = HttpsConnectorBuilder::new()
+            .with_tls_config(others.clone())
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(tcp.clone());
+        let proxies = Arc::new(proxies);
+        let dialer = Dialer::new(tcp, to_proxy, Arc::clone(&proxies));
+        Self {
+            own: Pool::new(dialer.clone(), own, most_idle),
+            others: Pool::new(dialer, others, most_idle),
+            proxies,
             limits,
         }
+    }
+
+    /// How long a registry may take.
+    pub(crate) const fn limits(&self) -> &TimeLimits {
+        &self.limits
     }
 
     /// Sends a call to the registry at `home`, and follows redirects of what is only read. `authorization` goes to the
@@ -183,32 +238,21 @@ impl Connections {
         call: &RegistryCall,
         authorization: Option<&HeaderValue>,
     ) -> Result<RegistryReply, RegistryTrouble> {
-        let mut request = Request::builder()
-            .method(call.method.clone())
-            .uri(call.url.as_str())
-            .header(USER_AGENT, OUR_NAME);
-        if let Some(accept) = &call.accept {
-            request = request.header(ACCEPT, accept);
-        }
-        if let Some(content_type) = &call.content_type {
-            request = request.header(CONTENT_TYPE, content_type);
-        }
-        if call.body.is_empty() && matches!(call.method, Method::POST | Method::PUT) {
-            request = request.header(CONTENT_LENGTH, 0);
-        }
-        if let Some(authorization) = authorization {
-            request = request.header(AUTHORIZATION, authorization);
-        }
-        let request = request
-            .body(Full::new(call.body.clone()))
-            .map_err(|error| RegistryTrouble::invalid(format!("this can't be asked: {error}")))?;
-        let client = if is_home { &self.own } else { &self.others };
+        let pool = if is_home { &self.own } else { &self.others };
         let upload = Duration::from_secs(call.body.len() as u64 / SLOWEST);
         let limit = self.limits.connect + self.limits.answer + upload;
-        let answer = match timeout(limit, client.request(request)).await {
+        let mut answer = timeout(limit, pool.kept.request(self.request(call, authorization)?)).await;
+        if let Ok(Err(error)) = &answer
+            && call.is_repeatable()
+            && was_idle(error)
+        {
+            answer = timeout(limit, pool.new.request(self.request(call, authorization)?)).await;
+        }
+        let answer: Response<_> = match answer {
             Ok(answer) => answer.map_err(|error| RegistryTrouble::unreachable(causes(&error)))?,
             Err(_) => return Err(silent(limit)),
         };
+        HasAnswered::note(answer.extensions());
         let (head, body) = answer.into_parts();
         let said = head
             .headers
@@ -227,6 +271,40 @@ impl Connections {
             body: body?,
             url: call.url.clone(),
         })
+    }
+
+    fn request(
+        &self,
+        call: &RegistryCall,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Request<Full<Bytes>>, RegistryTrouble> {
+        let mut request = Request::builder()
+            .method(call.method.clone())
+            .uri(call.url.as_str())
+            .header(USER_AGENT, OUR_NAME);
+        if let Some(accept) = &call.accept {
+            request = request.header(ACCEPT, accept);
+        }
+        if let Some(content_type) = &call.content_type {
+            request = request.header(CONTENT_TYPE, content_type);
+        }
+        if call.body.is_empty() && matches!(call.method, Method::POST | Method::PUT) {
+            request = request.header(CONTENT_LENGTH, 0);
+        }
+        if let Some(authorization) = authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        let mut request = request
+            .body(Full::new(call.body.clone()))
+            .map_err(|error| RegistryTrouble::invalid(format!("this can't be asked: {error}")))?;
+        let proxy = self.proxies.of(request.uri())?;
+        // Through TLS a proxy sees no header: the dialer tells it.
+        if let Some(proxy) = proxy.filter(|_| call.url.scheme() == "http")
+            && let Some(authorization) = proxy.authorization()?
+        {
+            request.headers_mut().insert(PROXY_AUTHORIZATION, authorization);
+        }
+        Ok(request)
     }
 
     async fn read(&self, mut body: hyper::body::Incoming, limit: usize) -> Result<Bytes, RegistryTrouble> {
@@ -282,13 +360,18 @@ fn silent(limit: Duration) -> RegistryTrouble {
     )
 }
 
-/// The innermost cause says most: the others are `client error (Connect)` and the like.
-fn causes(error: &hyper_util::client::legacy::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        words = inner.to_string();
-        cause = inner.source();
+/// Whether the connection had been idle, and ended before an answer came over it.
+fn was_idle(error: &ClientError) -> bool {
+    let is_reused = error.connect_info().is_some_and(HasAnswered::of);
+    let ended = error.source().and_then(|cause| cause.downcast_ref::<hyper::Error>());
+    // An answer that makes no sense is an answer.
+    is_reused && ended.is_some_and(|error| !error.is_parse() && !error.is_user())
+}
+
+fn causes(error: &ClientError) -> String {
+    let ended = error.source().and_then(|cause| cause.downcast_ref::<hyper::Error>());
+    match ended {
+        Some(ended) if ended.is_incomplete_message() => "it closed the connection without an answer".to_owned(),
+        _ => innermost(error),
     }
-    words
 }

@@ -4,7 +4,7 @@
 //! Protocol: OCI's distribution specification 1.1, and docker's token authentication.
 //!
 //! It stands on hyper and rustls, and not on `oci-client` 0.18, which sends a password to whatever realm a registry
-//! names, goes on without a login when the token's server fails (so that an error looks as if the image were absent),
+//! names, also without TLS, goes on without a login when the token's server fails (so that an error looks as if the image were absent),
 //! reads answers without a bound, follows no pages of tags, takes no client certificate, and would bring 29 more crates.
 //! Of the others, `docker-registry` and `dkregistry` know no referrers, and `oci-distribution` is oci-client's former
 //! name.
@@ -31,6 +31,7 @@
 mod blobs;
 mod challenge;
 mod connect;
+mod dial;
 mod error;
 mod exchange;
 mod links;
@@ -38,11 +39,13 @@ mod login;
 mod manifest;
 mod manifests;
 mod names;
+mod proxies;
 mod referrers;
 mod tags;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod untag;
 
 use std::future::Future;
 
@@ -57,7 +60,9 @@ pub use manifest::{
     DOCKER_INDEX, DOCKER_MANIFEST, EMPTY, INDEX, LARGEST_MANIFEST, MANIFEST, ManifestDocument, ManifestHead,
     RemoteDescriptor, RemoteManifest,
 };
+pub use proxies::Proxies;
 pub use referrers::{Attached, Attachment};
+pub use untag::Placeholder;
 
 /// Asks for many things side by side; the answers are in the order of the items. [`Options::at_once`] says how many
 /// requests are under way at a time.

@@ -1,4 +1,9 @@
-//! The next page of a list: the `Link` header (RFC 8288; distribution specification, "Listing Tags").
+//! The pages of a list: the `Link` header (RFC 8288; distribution specification, "Listing Tags").
+
+/// The most bytes of one page.
+pub(crate) const PAGE: usize = 4 * 1024 * 1024;
+/// The most bytes of all pages of one list together: more than a hundred thousand tags of the longest kind have.
+pub(crate) const LIST: usize = 16 * 1024 * 1024;
 
 /// The target of the link to the next page in a `Link` header.
 pub fn next_page(header: &str) -> Option<&str> {

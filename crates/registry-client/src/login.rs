@@ -232,8 +232,8 @@ impl Login {
     }
 }
 
-/// The URL of a realm, if a login may go there: over TLS, or to the registry's own host where the registry itself is
-/// reached without TLS.
+/// The URL of a realm, if a login may go there: over TLS to any host that the registry names, as with docker; or to the
+/// registry's own host, on any port, where the registry itself is reached without TLS.
 fn trusted(home: &Url, realm: &str) -> Result<Url, RegistryTrouble> {
     let url = Url::parse(realm).ok();
     let url = url.filter(|url| url.host_str().is_some() && url.username().is_empty() && url.password().is_none());
@@ -255,7 +255,7 @@ fn trusted(home: &Url, realm: &str) -> Result<Url, RegistryTrouble> {
 }
 
 /// A header that logs leave out.
-fn secret(text: String) -> Result<HeaderValue, RegistryTrouble> {
+pub(crate) fn secret(text: String) -> Result<HeaderValue, RegistryTrouble> {
     let mut value = HeaderValue::try_from(text)
         .map_err(|_| RegistryTrouble::invalid("a login or token has characters that no header can have"))?;
     value.set_sensitive(true);

@@ -17,9 +17,8 @@ use hyper::{Method, StatusCode};
 use crate::connect::{Registry, Right, Subject, has_code, unexpected};
 use crate::error::{Error, Failure, RegistryTrouble};
 use crate::exchange::RegistryCall;
-use crate::manifest::{
-    EMPTY, EMPTY_BLOB, INDEX, LARGEST_MANIFEST, MANIFEST, ManifestDocument, RemoteDescriptor, RemoteManifest,
-};
+use crate::links::{LIST, PAGE};
+use crate::manifest::{EMPTY, EMPTY_BLOB, INDEX, MANIFEST, ManifestDocument, RemoteDescriptor, RemoteManifest};
 use crate::many;
 
 /// How many times as long as our own reading and writing we wait for another writer, at least this long.
@@ -61,7 +60,7 @@ impl Registry {
     /// registry, or whoever wrote to it: [`attached`](Self::attached) reads what is listed.
     ///
     /// # Errors
-    /// If the list can't be read, or is too long.
+    /// If the list can't be read, is too long, or did not come within [`TimeLimits::list`](crate::TimeLimits::list).
     pub async fn referrers(
         &self,
         repository: &str,
@@ -73,7 +72,7 @@ impl Registry {
             reference: digest.as_str(),
         };
         let read = async {
-            let mut found = match self.listed(subject).await? {
+            let mut found = match self.in_time(self.listed(subject)).await? {
                 Some(listed) => listed,
                 None => {
                     let tag = fallback_tag(digest);
@@ -224,10 +223,12 @@ impl Registry {
     async fn listed(&self, subject: Subject<'_>) -> Result<Option<Vec<RemoteDescriptor>>, RegistryTrouble> {
         let mut url = self.url(subject, &format!("referrers/{}", subject.reference))?;
         let mut found = Vec::new();
+        let mut left = LIST;
         for _ in 0..PAGES {
-            let mut call = RegistryCall::new(Method::GET, url, LARGEST_MANIFEST);
+            let mut call = RegistryCall::new(Method::GET, url, PAGE.min(left));
             call.accept = Some(INDEX.to_owned());
             let reply = self.send(subject, Right::Read, &call).await?;
+            left = left.saturating_sub(reply.body.len());
             match reply.status {
                 // GitHub's registry leads to a page for people.
                 StatusCode::OK if reply.media_type() != INDEX => return Ok(None),
@@ -239,7 +240,12 @@ impl Registry {
             }
             let page: ManifestDocument = serde_json::from_slice(&reply.body)
                 .map_err(|error| RegistryTrouble::invalid(format!("its list of referrers can't be read: {error}")))?;
-            found.extend(page.manifests.unwrap_or_default());
+            let listed = page.manifests.unwrap_or_default().into_iter();
+            // What we do not know takes the most room.
+            found.extend(listed.map(|listed| RemoteDescriptor {
+                other: BTreeMap::new(),
+                ..listed
+            }));
             if found.len() > REFERRERS {
                 break;
             }

@@ -9,10 +9,9 @@ use url::Url;
 use crate::connect::{Registry, Right, Subject, is_absent, unexpected};
 use crate::error::{Error, Failure, RegistryTrouble};
 use crate::exchange::{RegistryCall, RegistryReply};
-use crate::links;
+use crate::links::{self, LIST, PAGE};
 
-/// The most bytes of one page, and the most pages and tags.
-const PAGE: usize = 4 * 1024 * 1024;
+/// The most pages and tags.
 const PAGES: usize = 1000;
 const TAGS: usize = 100_000;
 /// How many tags we ask for in one page. Registries have limits of their own.
@@ -28,23 +27,25 @@ impl Registry {
     /// The tags of a repository in the order of their names; `None` if there is no such repository.
     ///
     /// # Errors
-    /// [`Failure::TooLarge`] if there are more than a hundred thousand, and the others.
+    /// [`Failure::TooLarge`] if there are more than a hundred thousand, [`Failure::Unreachable`] if they did not come
+    /// within [`TimeLimits::list`](crate::TimeLimits::list), and the others.
     pub async fn tags(&self, repository: &str) -> Result<Option<Vec<String>>, Error> {
         let subject = Subject {
             repository,
             reference: "",
         };
-        let read = self.read_tags(subject).await;
+        let read = self.in_time(self.read_tags(subject)).await;
         read.map_err(|trouble| self.error(subject, trouble))
     }
 
     async fn read_tags(&self, subject: Subject<'_>) -> Result<Option<Vec<String>>, RegistryTrouble> {
         let mut tags = BTreeSet::new();
         let mut url = self.url(subject, &format!("tags/list?n={ASKED}"))?;
+        let mut left = LIST;
         for _ in 0..PAGES {
-            let reply = self
-                .send(subject, Right::Read, &RegistryCall::new(Method::GET, url, PAGE))
-                .await?;
+            let call = RegistryCall::new(Method::GET, url, PAGE.min(left));
+            let reply = self.send(subject, Right::Read, &call).await?;
+            left = left.saturating_sub(reply.body.len());
             match reply.status {
                 StatusCode::OK => {}
                 _ if is_absent(&reply) => return Ok(None),

@@ -137,7 +137,7 @@ impl Stack {
         let own = self.targets.iter().map(|target| target.designation.name.as_str());
         let bases = self.targets.iter().flat_map(|target| &target.bases);
         let bases = bases.filter(|base| pinned(base).is_none()).map(String::as_str);
-        let registries = Registries::reach(own.chain(bases), logins).await?;
+        let registries = Registries::reach(own.chain(bases), logins, &context.env).await?;
         say_warnings(context, &registries);
         let (bases, state) = tokio::try_join!(registries.bases(&self.targets), registries.state(&self.targets))?;
         let inputs = inputs(&self.graph, &self.targets, &bases)?;
@@ -303,7 +303,7 @@ pub(crate) fn directory(working: &Path, named: Option<&Path>) -> Result<PathBuf>
 fn show_tags(context: &Context, stack: &Stack, logins: &ClientConfig) -> Result<ExitStatus> {
     let names = || stack.targets.iter().map(|target| target.designation.name.as_str());
     let found = context.block_on(async {
-        let registries = Registries::reach(names(), logins).await?;
+        let registries = Registries::reach(names(), logins, &context.env).await?;
         say_warnings(context, &registries);
         registries.tags(names().map(str::to_owned).collect()).await
     })?;

@@ -1,10 +1,11 @@
 //! The promotion of a stack: all its images get another tag, in the registry, because they proved good. No layer is moved.
 //!
 //! [`plan`] is a function of values: it asks neither git nor a registry. [`facts`] asks them; [`moves`] does what is
-//! planned, all of it or nothing; [`command`] is what tag-stack does.
+//! planned, all of it or nothing, until an [`interruption`]; [`command`] is what tag-stack does.
 
 pub mod command;
 pub mod facts;
+pub mod interruption;
 pub mod moves;
 
 use std::collections::BTreeMap;

@@ -9,10 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dockerutils_core::docker::connect::client_config::ClientConfig;
 use dockerutils_core::docker::connect::login::Login;
+use dockerutils_core::env::Env;
 use dockerutils_core::error::{Error, Result};
 use dockerutils_core::naming::{Designation, canonical, registry, split_reference};
 use registry_client::{
-    Attachment, Digest, Options, Registry, RegistryCredentials, RemoteDescriptor, RemoteManifest, many,
+    Attachment, Digest, Options, Proxies, Registry, RegistryCredentials, RemoteDescriptor, RemoteManifest, many,
 };
 use serde_json::json;
 
@@ -67,11 +68,15 @@ impl RemoteReference {
 }
 
 impl Registries {
-    /// Reaches the registries of these references, with docker's own logins.
+    /// Reaches the registries of these references, with docker's own logins, and by the proxies that the environment names.
     ///
     /// # Errors
     /// One that does not answer.
-    pub async fn reach(references: impl IntoIterator<Item = &str>, logins: &ClientConfig) -> Result<Self> {
+    pub async fn reach(references: impl IntoIterator<Item = &str>, logins: &ClientConfig, env: &Env) -> Result<Self> {
+        let options = &Options {
+            proxies: Proxies::from_env(env),
+            ..Options::default()
+        };
         let hosts: BTreeMap<String, String> = references
             .into_iter()
             .map(|reference| (RemoteReference::of(reference).host, registry(reference)))
@@ -81,7 +86,7 @@ impl Registries {
             let found = logins.credentials(&key).await;
             let warning = found.warning();
             let credentials = found.login.map_or(RegistryCredentials::Anonymous, credentials);
-            let registry = Registry::connect(&host, credentials, Options::default()).await;
+            let registry = Registry::connect(&host, credentials, options.clone()).await;
             (host, warning, registry)
         });
         for (host, warning, registry) in reached.await {

@@ -202,7 +202,7 @@ async fn run(context: &Context, plan: &TestPlan<'_>, says: Option<Option<&Verdic
     let registries = match plan.pulls {
         true => {
             let names = plan.images.iter().map(|test| test.designation.name.as_str());
-            Some(Registries::reach(names, &logins).await?)
+            Some(Registries::reach(names, &logins, &context.env).await?)
         }
         false => None,
     };

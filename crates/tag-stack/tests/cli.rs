@@ -2,7 +2,7 @@
 //! what is left when a registry fails in the middle.
 #![expect(clippy::unwrap_used, reason = "a harness fails its test by panicking")]
 
-use dockerutils_test_support::{Invocation, Misbehaviour, Sandbox, ScriptedRegistry};
+use dockerutils_test_support::{Invocation, Misbehaviour, Sandbox, ScriptedRegistry, wait};
 use registry_client::{Attachment, Digest, Options, Registry, RegistryCredentials};
 use serde_json::{Value, json};
 
@@ -310,4 +310,53 @@ fn a_registry_that_fails_in_the_middle_is_as_it_was() {
     assert_eq!(document["promoted"], json!(false));
     assert!(["restored", "not_moved"].contains(&document["images"][0]["result"].as_str().unwrap()));
     assert_eq!(document["images"][1]["result"], json!("not_moved"));
+}
+
+#[test]
+fn an_interruption_in_the_middle_of_a_write_is_answered_at_once() {
+    let registry = tested(true, true);
+    registry.store(|store| {
+        store.image("leaf", "1.10-stable", "leaf old", &json!({}));
+    });
+    let before = tags(&registry, "1.10-stable");
+    let write = "PUT /v2/leaf/manifests/1.10-stable";
+    registry.interfere(move |request, _| (request == write).then_some(Misbehaviour::Silence));
+    let sandbox = stack(&registry);
+    let running = promote(&sandbox).spawn();
+    wait::until("leaf's tag is written", || !registry.requests(write).is_empty());
+    running.interrupt();
+    let outcome = running.wait();
+    assert_eq!(outcome.code, 130, "{outcome}");
+    let said = "interrupted: the tags that were moved are put back";
+    assert!(outcome.stderr.contains(said), "{outcome}");
+    assert!(outcome.stderr.contains("no image was promoted: "), "{outcome}");
+    assert_eq!(tags(&registry, "1.10-stable"), before);
+}
+
+#[test]
+fn who_interrupts_again_is_told_what_is_left() {
+    let registry = tested(true, true);
+    let before = tags(&registry, "1.10-stable");
+    let write = "PUT /v2/base/manifests/1.10-stable";
+    let mut is_gone = false;
+    registry.interfere(move |request, _| {
+        is_gone |= request == write;
+        is_gone.then_some(Misbehaviour::Silence)
+    });
+    let sandbox = stack(&registry);
+    let running = promote(&sandbox).spawn();
+    wait::until("base's tag is written", || !registry.requests(write).is_empty());
+    running.interrupt();
+    running.wait_for_stderr("interrupt it again to leave them");
+    running.interrupt();
+    let outcome = running.wait();
+    assert_eq!(outcome.code, 130, "{outcome}");
+    let address = registry.address();
+    let old = before[0].clone().unwrap();
+    for said in [
+        format!("could not be put back: {address}/base:1.10-stable"),
+        format!("docker buildx imagetools create --tag {address}/base:1.10-stable {address}/base@{old}"),
+    ] {
+        assert!(outcome.stderr.contains(&said), "{outcome}");
+    }
 }

@@ -44,6 +44,8 @@ pub enum Misbehaviour {
     DoneUnsaid,
     /// The connection is closed, and nothing is done.
     HangUp,
+    /// Nothing is done or said until the other side closes the connection.
+    Silence,
 }
 
 /// What a scripted registry holds.
@@ -54,6 +56,8 @@ pub struct RegistryStore {
     blobs: BTreeMap<String, Vec<u8>>,
     /// Whether a tag can be deleted.
     pub deletes_tags: bool,
+    /// Whether the manifest, with all its tags, is deleted with a tag.
+    pub deletes_manifests: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -156,7 +160,14 @@ impl RegistryStore {
             }
             "DELETE" if !self.deletes_tags => RegistryAnswer::error(405, "UNSUPPORTED"),
             "DELETE" => match self.manifests.remove(&place) {
-                Some(_) => RegistryAnswer::new(202, ""),
+                Some(deleted) => {
+                    let with_it = |other: &StoredManifest| other.bytes == deleted.bytes;
+                    if self.deletes_manifests {
+                        self.manifests
+                            .retain(|(other, _), stored| other != repository || !with_it(stored));
+                    }
+                    RegistryAnswer::new(202, "")
+                }
                 None => RegistryAnswer::error(404, "MANIFEST_UNKNOWN"),
             },
             _ => match self.manifests.get(&place) {
@@ -253,14 +264,19 @@ impl ScriptedRegistry {
                 shared.requests.push(request);
                 let mut answer = || shared.store.answer(method, path, &content_type, &body);
                 match misbehaviour {
-                    None => answer(),
-                    Some(Misbehaviour::Status(status)) => RegistryAnswer::error(status, "UNKNOWN"),
+                    None => Some(answer()),
+                    Some(Misbehaviour::Status(status)) => Some(RegistryAnswer::error(status, "UNKNOWN")),
                     Some(Misbehaviour::DoneUnsaid) => {
                         answer();
                         return Ok(());
                     }
                     Some(Misbehaviour::HangUp) => return Ok(()),
+                    Some(Misbehaviour::Silence) => None,
                 }
+            };
+            let Some(answer) = answer else {
+                reader.read_to_end(&mut Vec::new())?;
+                return Ok(());
             };
             stream.write_all(&answer.bytes(method == "HEAD"))?;
         }

@@ -282,3 +282,68 @@ async fn as_many_are_asked_at_once_as_are_allowed() {
     assert!(found.iter().all(|found| found.as_ref().unwrap().is_some()));
     assert_eq!(scripted.most_at_once(), 3);
 }
+
+#[tokio::test]
+async fn a_list_has_one_budget_for_all_its_pages() {
+    // Each page is as large as one may be, and leads to another.
+    let page = |filler: String, items: &str, next: &str| {
+        Said::new(200, format!("{{{items},\"x\":\"{filler}\"}}"))
+            .with(format!("Content-Type: {INDEX}"))
+            .with(format!("Link: <{next}>; rel=next"))
+    };
+    let scripted = Scripted::start(move |got| {
+        let (_, path) = got.line.split_once(' ').unwrap();
+        let next = format!("{path}0");
+        match path {
+            path if path.starts_with("/v2/a/tags/list") => {
+                Some(page(" ".repeat((4 << 20) - 100), r#""tags":["x"]"#, &next))
+            }
+            path if path.starts_with("/v2/a/referrers/") => {
+                let items = r#""schemaVersion":2,"manifests":[]"#;
+                Some(page(" ".repeat((4 << 20) - 100), items, &next))
+            }
+            _ => None,
+        }
+    })
+    .await;
+    let registry = scripted.anonymous().await;
+    let digest = Digest::of(b"x");
+    for error in [
+        registry.tags("a").await.unwrap_err(),
+        registry.referrers("a", &digest, None).await.unwrap_err(),
+    ] {
+        assert_eq!(error.failure(), Failure::TooLarge, "{error}");
+    }
+    assert_eq!(scripted.got("GET /v2/a/tags/").len(), 5);
+    assert_eq!(scripted.got("GET /v2/a/referrers/").len(), 5);
+}
+
+#[tokio::test]
+async fn a_list_that_never_ends_is_given_up_though_pages_keep_coming() {
+    let scripted = Scripted::start(|got| {
+        let (_, path) = got.line.split_once(' ').unwrap();
+        let next = format!("Link: <{path}>; rel=next");
+        match path {
+            path if path.starts_with("/v2/a/tags/list") => Some(Said::new(200, r#"{"tags":["x"]}"#).with(next)),
+            path if path.starts_with("/v2/a/referrers/") => {
+                let page = Said::new(200, r#"{"schemaVersion":2,"manifests":[]}"#);
+                Some(page.with(format!("Content-Type: {INDEX}")).with(next))
+            }
+            _ => None,
+        }
+    })
+    .await;
+    let mut options = options();
+    // No page comes within no time.
+    options.limits.list = Duration::ZERO;
+    let registry = Registry::connect(&scripted.address, RegistryCredentials::Anonymous, options)
+        .await
+        .unwrap();
+    for error in [
+        registry.tags("a").await.unwrap_err(),
+        registry.referrers("a", &Digest::of(b"x"), None).await.unwrap_err(),
+    ] {
+        assert_eq!(error.failure(), Failure::Unreachable, "{error}");
+        assert!(error.to_string().contains("did not end within"), "{error}");
+    }
+}

@@ -1,16 +1,19 @@
 //! A registry that says what a test has it say.
 
 mod answers;
+mod connections;
 mod logins;
+mod proxies;
 mod referrers;
+mod untag;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dock_client::mutex::lock;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use tokio::sync::Barrier;
 
 use crate::{Error, Options, Registry, RegistryCredentials, TimeLimits};
@@ -23,6 +26,8 @@ pub(super) struct Got {
     /// In lower case, up to their values.
     pub(super) headers: Vec<(String, String)>,
     pub(super) body: Vec<u8>,
+    /// Which one of its connection it is: 1 is the first.
+    pub(super) number: usize,
 }
 
 impl Got {
@@ -40,6 +45,8 @@ pub(super) struct Said {
     body: Vec<u8>,
     /// What is sent in place of all that; nothing follows it.
     raw: Option<Vec<u8>>,
+    /// The connection is closed, and nothing is sent.
+    hangs_up: bool,
     /// It is sent when as many requests wait here as this is for.
     gate: Option<Arc<Barrier>>,
 }
@@ -51,6 +58,7 @@ impl Said {
             headers: Vec::new(),
             body: body.into(),
             raw: None,
+            hangs_up: false,
             gate: None,
         }
     }
@@ -69,6 +77,14 @@ impl Said {
     pub(super) fn raw(bytes: &[u8]) -> Self {
         Self {
             raw: Some(bytes.to_vec()),
+            ..Self::new(0, "")
+        }
+    }
+
+    /// Nothing: the connection is closed.
+    pub(super) fn hang_up() -> Self {
+        Self {
+            hangs_up: true,
             ..Self::new(0, "")
         }
     }
@@ -143,20 +159,29 @@ pub(super) fn options() -> Options {
             connect: Duration::from_secs(10),
             answer: Duration::from_secs(20),
             whole: Duration::from_secs(20),
+            list: Duration::from_secs(20),
         },
         ..Options::default()
     }
 }
 
-async fn serve<F>(mut stream: TcpStream, scripted: Scripted, script: Arc<F>)
+/// Lets what is ready go on, so that a connection whose answer was read is idle.
+pub(super) async fn settled() {
+    for _ in 0..64 {
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn serve<F>(mut stream: impl AsyncRead + AsyncWrite + Unpin, scripted: Scripted, script: Arc<F>)
 where
     F: Fn(&Got) -> Option<Said> + Send + Sync,
 {
     let mut bytes = Vec::new();
-    loop {
-        let Some(got) = request(&mut stream, &mut bytes).await else {
+    for number in 1.. {
+        let Some(mut got) = request(&mut stream, &mut bytes).await else {
             return;
         };
+        got.number = number;
         lock(&scripted.got).push(got.clone());
         let now = scripted.under_way.now.fetch_add(1, Ordering::SeqCst) + 1;
         scripted.under_way.most.fetch_max(now, Ordering::SeqCst);
@@ -169,6 +194,9 @@ where
             gate.wait().await;
         }
         scripted.under_way.now.fetch_sub(1, Ordering::SeqCst);
+        if said.hangs_up {
+            return;
+        }
         if let Some(raw) = said.raw {
             // Who has read enough closes the connection.
             let _ = stream.write_all(&raw).await;
@@ -195,7 +223,7 @@ where
 }
 
 /// The next request; `None` at the end, and for what is not HTTP, such as TLS.
-async fn request(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> Option<Got> {
+async fn request(stream: &mut (impl AsyncRead + Unpin), bytes: &mut Vec<u8>) -> Option<Got> {
     let end = loop {
         if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
             break end;
@@ -225,5 +253,6 @@ async fn request(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> Option<Got> {
         line,
         headers,
         body: bytes.drain(..length).collect(),
+        number: 0,
     })
 }

@@ -1,8 +1,7 @@
 //! What tag-stack does: plans, shows the plan, and moves the tags.
 
+use std::future::pending;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use dockerutils_core::cli::Context;
@@ -15,6 +14,7 @@ use dockerutils_core::output::progress::waiting::WaitingRow;
 use serde::Serialize;
 
 use super::facts::{self, PromotedImage, PromotedManifests};
+use super::interruption::Interruption;
 use super::moves::{MoveResult, PromotionOutcome, TagMove, carry_out};
 use super::{MoveAction, PlannedMove, PromotionPlan, plan};
 use crate::ownership;
@@ -24,6 +24,10 @@ use crate::spec::Spec;
 use crate::suites::has_integration_tests;
 use crate::tags::is_list_of_referrers;
 use crate::verdicts::VerdictPublicKey;
+
+/// What is said when the user interrupts.
+const PUTTING_BACK: &str =
+    "interrupted: the tags that were moved are put back; interrupt it again to leave them as they are";
 
 /// What tag-stack is asked for.
 #[derive(Clone, Debug, Default)]
@@ -78,19 +82,19 @@ pub fn tag_stack(context: &Context, args: &PromotionArgs) -> Result<ExitStatus> 
     let printer = &context.printer;
     // In one runtime: connections that stand are used again.
     context.block_on_uninterrupted(async {
-        let stopped = stopped()?;
+        let interruption = Interruption::by_signals()?;
         let asked = async {
             let row = format!("asking registries about {}", counted(images.len(), "image"));
             let _row = WaitingRow::new(printer, &row, Instant::now());
             let repositories = images.iter().map(|image| image.repository.as_str());
-            let registries = Registries::reach(repositories, &logins).await?;
+            let registries = Registries::reach(repositories, &logins, &context.env).await?;
             registries.warnings.iter().for_each(|warning| printer.warning(warning));
             let asked = facts::ask(&registries, &images, (&args.from, &args.to), key.as_ref()).await?;
             Ok::<_, Error>((registries, asked))
         };
         let (registries, (mut facts, manifests)) = tokio::select! {
             asked = asked => asked?,
-            () = until(&stopped) => return Err(Error::interrupted()),
+            () = interruption.made() => return Err(Error::interrupted()),
         };
         tokio::task::block_in_place(|| facts::add_commits(&mut facts, &directory))?;
         let plan = plan(&facts);
@@ -109,10 +113,21 @@ pub fn tag_stack(context: &Context, args: &PromotionArgs) -> Result<ExitStatus> 
         }
         warn(context, &plan, key.is_some());
         let moves = moves(&plan, &registries, manifests)?;
-        let row = format!("moving {}", counted(moves.len(), "tag"));
+        let moved = plan.images.iter().filter(|image| image.action == MoveAction::Move);
+        let row = format!("moving {}", counted(moved.count(), "tag"));
         let outcome = {
             let _row = WaitingRow::new(printer, &row, Instant::now());
-            carry_out(&moves, &stopped).await
+            let said = async {
+                interruption.made().await;
+                printer.warning(PUTTING_BACK);
+                pending().await
+            };
+            tokio::select! {
+                // It is said before it is done.
+                biased;
+                outcome = said => outcome,
+                outcome = carry_out(&moves, &interruption) => outcome,
+            }
         };
         finish(context, &plan, outcome)
     })
@@ -193,10 +208,10 @@ fn warn(context: &Context, plan: &PromotionPlan, has_key: bool) {
     }
 }
 
-/// The moves of the plan.
+/// The moves of the plan, in the order of its images; also of those whose tag names the digest already: another run may
+/// have moved it just now, and put it back.
 fn moves(plan: &PromotionPlan, registries: &Registries, manifests: Vec<PromotedManifests>) -> Result<Vec<TagMove>> {
     let planned = plan.images.iter().zip(manifests);
-    let planned = planned.filter(|(image, _)| image.action == MoveAction::Move);
     planned
         .map(|(image, manifests)| {
             let place = registries.place(&image.repository)?;
@@ -223,10 +238,7 @@ fn finish(context: &Context, plan: &PromotionPlan, outcome: PromotionOutcome) ->
     if printer.json() {
         let mut results = outcome.results.into_iter();
         let images = plan.images.iter().map(|planned| PromotedDocument {
-            result: match planned.action {
-                MoveAction::Move => results.next(),
-                MoveAction::Nothing => None,
-            },
+            result: results.next().filter(|_| planned.action == MoveAction::Move),
             planned,
         });
         printer.result_json(&PromotionDocument {
@@ -249,32 +261,6 @@ fn finish(context: &Context, plan: &PromotionPlan, outcome: PromotionOutcome) ->
             }
             Ok(ExitStatus::SUCCESS)
         }
-    }
-}
-
-/// A flag that the user's interruption sets.
-fn stopped() -> Result<Arc<AtomicBool>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let stopped = Arc::new(AtomicBool::new(false));
-    let unhandled = |cause| Error::failed("signals can't be handled").because(cause);
-    let mut interrupted = signal(SignalKind::interrupt()).map_err(unhandled)?;
-    let mut terminated = signal(SignalKind::terminate()).map_err(unhandled)?;
-    let flag = Arc::clone(&stopped);
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = interrupted.recv() => {}
-            _ = terminated.recv() => {}
-        }
-        flag.store(true, Ordering::SeqCst);
-    });
-    Ok(stopped)
-}
-
-/// Waits until the flag is set.
-async fn until(stopped: &AtomicBool) {
-    let mut tick = tokio::time::interval(std::time::Duration::from_millis(20));
-    while !stopped.load(Ordering::SeqCst) {
-        tick.tick().await;
     }
 }
 

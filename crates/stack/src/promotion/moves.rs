@@ -4,6 +4,16 @@
 //! are, we look once more, after more time than that took: another promotion that looked before we wrote has written by
 //! then. A tag that was written is put back when another could not be, unless somebody else moved it meanwhile. What an
 //! answer does not tell, such as one that never came, is found out by looking.
+//!
+//! Another run may promote the same to the same tag. A tag that it has moved counts, and is looked at again at the end,
+//! too: that run may fail, and put it back. And who fails looks first whether all tags name their digests all the same:
+//! then that run has done it, and counts on what we wrote, so nothing is put back. What is left is a run that puts a tag
+//! back after the last look of another: it must take more than [`PATIENCE`] times as long between its own look and
+//! its writing as the other one took to write.
+//!
+//! An interruption ends what is under way; whatever may have been written is then looked at, and put back.
+
+mod put_back;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -14,11 +24,13 @@ use dockerutils_core::output::counted;
 use registry_client::{Digest, Failure, Registry, RemoteManifest, many};
 use serde::Serialize;
 
+use super::interruption::Interruption;
+
 /// How many times as long as the slowest of our own writes we wait for another writer, at least and at most this long.
 const PATIENCE: u32 = 2;
 const SHORTEST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(5);
-/// The pauses between the tries to put a tag back, where the registry is not there or fails.
+/// The pauses between the tries to look at a tag or to put it back, where the registry is not there or fails.
 const PAUSES: [Duration; 3] = [
     Duration::from_millis(500),
     Duration::from_secs(2),
@@ -39,7 +51,7 @@ pub struct TagMove {
     pub to: String,
     /// What the tag gets.
     pub new: RemoteManifest,
-    /// What it names before; `None` if there is no such tag.
+    /// What it names before; `None` if there is no such tag. If it is what the tag gets, it is only looked at.
     pub old: Option<RemoteManifest>,
 }
 
@@ -85,100 +97,10 @@ enum Attempt {
     Unsure(Error),
 }
 
-/// Moves all tags, or none: then the outcome has the error. `is_stopped` is set by who wants it to end.
-pub async fn carry_out(moves: &[TagMove], is_stopped: &AtomicBool) -> PromotionOutcome {
-    let has_failed = AtomicBool::new(false);
-    let ends = || has_failed.load(Ordering::SeqCst) || is_stopped.load(Ordering::SeqCst);
-    let attempts = many(moves, |tag| async {
-        let attempt = tag.attempt(&ends).await;
-        if matches!(attempt, Attempt::Refused(_) | Attempt::Unsure(_)) {
-            has_failed.store(true, Ordering::SeqCst);
-        }
-        attempt
-    });
-    let attempts = attempts.await;
-    let mut notes = Vec::new();
-    let mut slowest = Duration::ZERO;
-    let mut written = Vec::new();
-    let mut failures = Vec::new();
-    for (tag, attempt) in moves.iter().zip(attempts) {
-        written.push(match attempt {
-            Attempt::Moved(took) => {
-                slowest = slowest.max(took);
-                Written::Yes
-            }
-            Attempt::ByOther => Written::ByOther,
-            Attempt::Untouched => Written::No,
-            Attempt::Refused(error) => {
-                failures.push((tag, error));
-                Written::No
-            }
-            Attempt::Unsure(error) => {
-                failures.push((tag, error));
-                Written::Maybe
-            }
-        });
-    }
-    if failures.is_empty() && !is_stopped.load(Ordering::SeqCst) {
-        tokio::time::sleep((slowest * PATIENCE).clamp(SHORTEST, LONGEST)).await;
-        let looked = many(moves.iter().zip(&written), |(tag, written)| async move {
-            match written {
-                Written::Yes => tag.still_there().await,
-                _ => Ok(()),
-            }
-        });
-        for (tag, looked) in moves.iter().zip(looked.await) {
-            match looked {
-                Ok(()) => {}
-                Err(LostTag::Moved(error)) => failures.push((tag, error)),
-                // They were written, and the registry said so.
-                Err(LostTag::Unknown(error)) => notes.push(format!(
-                    "{} was moved, and could not be looked at again: {error}",
-                    tag.reference()
-                )),
-            }
-        }
-    }
-    let results = |restored: Vec<Option<MoveResult>>| {
-        let results = written
-            .iter()
-            .zip(restored)
-            .map(|(written, restored)| match (restored, written) {
-                (Some(restored), _) => restored,
-                (None, Written::Yes) => MoveResult::Moved,
-                (None, Written::ByOther) => MoveResult::MovedByOther,
-                (None, _) => MoveResult::NotMoved,
-            });
-        results.collect()
-    };
-    let error = match (failures.into_iter().next(), is_stopped.load(Ordering::SeqCst)) {
-        (None, false) => {
-            return PromotionOutcome {
-                results: results(vec![None; moves.len()]),
-                notes,
-                error: None,
-            };
-        }
-        (_, true) => Error::interrupted(),
-        (Some((_, error)), false) => error,
-    };
-    let restored = many(moves.iter().zip(&written), |(tag, written)| async move {
-        match written {
-            Written::Yes | Written::Maybe => Some(tag.restore().await),
-            Written::ByOther | Written::No => None,
-        }
-    });
-    let results: Vec<MoveResult> = results(restored.await);
-    PromotionOutcome {
-        error: Some(whole(error, moves, &results)),
-        results,
-        notes,
-    }
-}
-
 /// Whether a tag was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Written {
+    /// By us.
     Yes,
     Maybe,
     ByOther,
@@ -189,6 +111,170 @@ enum Written {
 enum LostTag {
     Moved(Error),
     Unknown(Error),
+}
+
+/// Moves all tags, or none: then the outcome has the error.
+pub async fn carry_out(moves: &[TagMove], interruption: &Interruption) -> PromotionOutcome {
+    let has_failed = AtomicBool::new(false);
+    let attempts = many(moves, |tag| async {
+        let attempt = tag.attempt(&has_failed, interruption).await;
+        if matches!(attempt, Attempt::Refused(_) | Attempt::Unsure(_)) {
+            has_failed.store(true, Ordering::SeqCst);
+        }
+        attempt
+    });
+    let mut promotion = Promotion::new(moves, attempts.await);
+    if promotion.failure.is_none() {
+        tokio::select! {
+            () = promotion.look_again() => {}
+            () = interruption.made() => {}
+        }
+    }
+    let error = match (promotion.failure.take(), interruption.is_made()) {
+        (None, false) => return promotion.done(),
+        (_, true) => Error::interrupted(),
+        (Some(error), false) => error,
+    };
+    let is_complete = tokio::select! {
+        is_complete = promotion.is_completed_by_others() => is_complete,
+        () = interruption.is_final() => false,
+    };
+    if is_complete {
+        promotion.notes.push(format!(
+            "another run has moved the same tags meanwhile: all of them name what was to be promoted, and none is put \
+             back ({})",
+            error.with_causes()
+        ));
+        return promotion.done();
+    }
+    promotion.undone(error, interruption).await
+}
+
+/// A promotion whose tags were written, as far as they could be.
+struct Promotion<'m> {
+    moves: &'m [TagMove],
+    /// In the order of the moves.
+    written: Vec<Written>,
+    /// The slowest of our own writes.
+    slowest: Duration,
+    notes: Vec<String>,
+    /// The first one.
+    failure: Option<Error>,
+}
+
+impl<'m> Promotion<'m> {
+    fn new(moves: &'m [TagMove], attempts: Vec<Attempt>) -> Self {
+        let mut promotion = Self {
+            moves,
+            written: Vec::new(),
+            slowest: Duration::ZERO,
+            notes: Vec::new(),
+            failure: None,
+        };
+        for attempt in attempts {
+            let (written, failure) = match attempt {
+                Attempt::Moved(took) => {
+                    promotion.slowest = promotion.slowest.max(took);
+                    (Written::Yes, None)
+                }
+                Attempt::ByOther => (Written::ByOther, None),
+                Attempt::Untouched => (Written::No, None),
+                Attempt::Refused(error) => (Written::No, Some(error)),
+                Attempt::Unsure(error) => (Written::Maybe, Some(error)),
+            };
+            promotion.written.push(written);
+            promotion.failure = promotion.failure.or(failure);
+        }
+        promotion
+    }
+
+    /// Each move, and whether it was written.
+    fn each(&self) -> impl Iterator<Item = (&'m TagMove, Written)> {
+        self.moves.iter().zip(self.written.iter().copied())
+    }
+
+    /// Lets another run that looked before we wrote write.
+    async fn wait(&self) {
+        tokio::time::sleep((self.slowest * PATIENCE).clamp(SHORTEST, LONGEST)).await;
+    }
+
+    /// Looks whether all tags are where they were moved to.
+    async fn look_again(&mut self) {
+        self.wait().await;
+        let looked = many(self.each(), |(tag, written)| async move {
+            (tag, written, tag.still_there().await)
+        });
+        let looked = looked.await;
+        for (tag, written, looked) in looked {
+            match (looked, written) {
+                (Ok(()), _) => {}
+                // We wrote it, and the registry said so.
+                (Err(LostTag::Unknown(error)), Written::Yes) => self.notes.push(format!(
+                    "{} was moved, and could not be looked at again: {error}",
+                    tag.reference()
+                )),
+                (Err(LostTag::Moved(error) | LostTag::Unknown(error)), _) => {
+                    self.failure.get_or_insert(error);
+                }
+            }
+        }
+    }
+
+    /// Whether all tags name what was to be promoted, though we did not write them all: another run did, and its promotion
+    /// is done.
+    async fn is_completed_by_others(&self) -> bool {
+        let is_by_other = |(tag, written): (&TagMove, Written)| {
+            let was_there = tag.old_digest() == Some(&tag.new.digest);
+            matches!(written, Written::ByOther | Written::No) && !was_there
+        };
+        if !self.each().any(is_by_other) || !self.is_complete().await {
+            return false;
+        }
+        // It may just put back what it wrote.
+        self.wait().await;
+        self.is_complete().await
+    }
+
+    async fn is_complete(&self) -> bool {
+        let looked = many(self.moves, |tag| tag.digest(&tag.to)).await;
+        let mut looked = looked.into_iter().zip(self.moves);
+        looked.all(|(digest, tag)| digest.ok().flatten().is_some_and(|digest| digest == tag.new.digest))
+    }
+
+    /// All tags are moved.
+    fn done(self) -> PromotionOutcome {
+        let results = self.written.iter().map(|written| match written {
+            Written::Yes | Written::Maybe => MoveResult::Moved,
+            Written::ByOther | Written::No => MoveResult::MovedByOther,
+        });
+        PromotionOutcome {
+            results: results.collect(),
+            notes: self.notes,
+            error: None,
+        }
+    }
+
+    /// Puts back whatever was written, or may have been.
+    async fn undone(self, error: Error, interruption: &Interruption) -> PromotionOutcome {
+        let results = many(self.each(), |(tag, written)| async move {
+            // What another run made of a tag is its business, and may be another thing by now.
+            if matches!(written, Written::ByOther | Written::No) {
+                return MoveResult::NotMoved;
+            }
+            tokio::select! {
+                result = tag.restore(written == Written::Maybe) => result,
+                () = interruption.is_final() => MoveResult::Left {
+                    why: tag.given_up().document(),
+                },
+            }
+        });
+        let results: Vec<MoveResult> = results.await;
+        PromotionOutcome {
+            error: Some(whole(error, self.moves, &results)),
+            results,
+            notes: self.notes,
+        }
+    }
 }
 
 /// The error for all: why, and what is left behind.
@@ -236,11 +322,15 @@ impl TagMove {
         self.old.as_ref().map(|old| &old.digest)
     }
 
-    async fn attempt(&self, ends: impl Fn() -> bool) -> Attempt {
+    async fn attempt(&self, has_failed: &AtomicBool, interruption: &Interruption) -> Attempt {
+        let ends = || has_failed.load(Ordering::SeqCst) || interruption.is_made();
         if ends() {
             return Attempt::Untouched;
         }
-        let looked = tokio::try_join!(self.digest(&self.from), self.digest(&self.to));
+        let looked = tokio::select! {
+            looked = async { tokio::try_join!(self.digest(&self.from), self.digest(&self.to)) } => looked,
+            () = interruption.made() => return Attempt::Untouched,
+        };
         let (from, to) = match looked {
             Ok(looked) => looked,
             Err(error) => return Attempt::Refused(error),
@@ -259,7 +349,11 @@ impl TagMove {
         }
         // Another run that looked before this is written writes in about the same time.
         let began = Instant::now();
-        match self.write(&self.to, &self.new).await {
+        let written = tokio::select! {
+            written = self.write(&self.to, &self.new) => written,
+            () = interruption.made() => Err(Error::interrupted()),
+        };
+        match written {
             Ok(()) => Attempt::Moved(began.elapsed()),
             Err(error) => Attempt::Unsure(error),
         }
@@ -288,112 +382,28 @@ impl TagMove {
     }
 
     async fn still_there(&self) -> Result<(), LostTag> {
-        match self.digest(&self.to).await {
-            Ok(digest) if digest.as_ref() == Some(&self.new.digest) => Ok(()),
-            Ok(digest) => Err(LostTag::Moved(self.moved_meanwhile(
-                &self.to,
-                digest.as_ref(),
-                Some(&self.new.digest),
-            ))),
-            Err(error) => Err(LostTag::Unknown(error)),
-        }
-    }
-
-    /// Puts the tag back to what it was, if it still is what we made of it.
-    async fn restore(&self) -> MoveResult {
         let mut pauses = PAUSES.into_iter();
-        let mut has_written = false;
         loop {
-            match self.put_back(&mut has_written).await {
-                Ok(result) => return result,
-                Err(why) => match pauses.next().filter(|_| why.is_worth_a_try) {
-                    Some(pause) => tokio::time::sleep(pause).await,
-                    None => {
-                        return MoveResult::Left {
-                            why: why.error.document(),
-                        };
-                    }
-                },
+            let head = self.registry.head(&self.repository, &self.to).await;
+            let error = match head.map(|head| head.map(|head| head.digest)) {
+                Ok(digest) if digest.as_ref() == Some(&self.new.digest) => return Ok(()),
+                Ok(digest) => {
+                    let error = self.moved_meanwhile(&self.to, digest.as_ref(), Some(&self.new.digest));
+                    return Err(LostTag::Moved(error));
+                }
+                Err(error) => error,
+            };
+            match pauses.next().filter(|_| is_worth_a_try(&error)) {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => return Err(LostTag::Unknown(error.into())),
             }
-        }
-    }
-
-    /// Tries it. `has_written` is set when something was, also if no answer says so.
-    async fn put_back(&self, has_written: &mut bool) -> Result<MoveResult, NotRestored> {
-        let is = self
-            .registry
-            .head(&self.repository, &self.to)
-            .await?
-            .map(|head| head.digest);
-        if is.as_ref() == self.old_digest() {
-            return Ok(match has_written {
-                true => MoveResult::Restored,
-                false => MoveResult::NotMoved,
-            });
-        }
-        if is.as_ref() != Some(&self.new.digest) {
-            return Err(NotRestored {
-                error: self.moved_meanwhile(&self.to, is.as_ref(), Some(&self.new.digest)),
-                is_worth_a_try: false,
-            });
-        }
-        *has_written = true;
-        match &self.old {
-            Some(old) => {
-                let put = self
-                    .registry
-                    .put_manifest(&self.repository, &self.to, &old.media_type, old.bytes.clone());
-                put.await?;
-            }
-            None => self.remove().await?,
-        }
-        Ok(MoveResult::Restored)
-    }
-
-    /// Deletes a tag that was not there before. Some registries delete the manifest with it, and all its tags: then it is
-    /// written again.
-    async fn remove(&self) -> Result<(), NotRestored> {
-        self.registry.delete(&self.repository, &self.to).await?;
-        let from = self.registry.head(&self.repository, &self.from).await?;
-        if from.is_none() {
-            let put = self.registry.put_manifest(
-                &self.repository,
-                &self.from,
-                &self.new.media_type,
-                self.new.bytes.clone(),
-            );
-            put.await?;
-        }
-        Ok(())
-    }
-
-    /// How a person puts it back.
-    fn by_hand(&self) -> String {
-        match &self.old {
-            Some(old) => hint!(
-                "docker buildx imagetools create --tag {} {}",
-                self.reference(),
-                format!("{}@{}", self.name, old.digest)
-            ),
-            None => hint!("delete the tag {} on the registry's own page", self.reference()),
         }
     }
 }
 
-/// Why a tag was not put back.
-struct NotRestored {
-    error: Error,
-    /// The registry may be back in a moment.
-    is_worth_a_try: bool,
-}
-
-impl From<registry_client::Error> for NotRestored {
-    fn from(error: registry_client::Error) -> Self {
-        Self {
-            is_worth_a_try: matches!(error.failure(), Failure::Unreachable | Failure::Server(429 | 500..)),
-            error: error.into(),
-        }
-    }
+/// Whether the registry may be back in a moment.
+fn is_worth_a_try(error: &registry_client::Error) -> bool {
+    matches!(error.failure(), Failure::Unreachable | Failure::Server(429 | 500..))
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Tags that are moved in a scripted registry, which fails, is written to by others, and loses answers.
 
+mod interruptions;
+
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use dockerutils_core::error::Class;
 use dockerutils_test_support::{Misbehaviour, ScriptedRegistry};
@@ -58,7 +59,7 @@ async fn moves(scripted: &ScriptedRegistry) -> Vec<TagMove> {
 }
 
 async fn promote(moves: &[TagMove]) -> PromotionOutcome {
-    carry_out(moves, &AtomicBool::new(false)).await
+    carry_out(moves, &Interruption::default()).await
 }
 
 fn said(outcome: &PromotionOutcome) -> (String, String) {
@@ -117,10 +118,11 @@ async fn what_was_written_unsaid_is_found_and_put_back() {
     let before = tags(&scripted, TO);
     let mut moves = moves(&scripted).await;
     moves.truncate(2);
-    let mut is_first = true;
+    // Also over another connection, where it is sent again.
+    let mut times = 0;
     scripted.interfere(move |request, _| {
-        let is_it = request == format!("PUT /v2/leaf/manifests/{TO}") && is_first;
-        is_first &= !is_it;
+        let is_it = request == format!("PUT /v2/leaf/manifests/{TO}") && times < 2;
+        times += u32::from(is_it);
         is_it.then_some(Misbehaviour::DoneUnsaid)
     });
     let outcome = promote(&moves).await;
@@ -149,9 +151,9 @@ async fn what_could_not_be_put_back_is_named_with_what_helps() {
     moves[1].old = None;
     let (first, last): (Vec<TagMove>, Vec<TagMove>) =
         (vec![moves[0].clone(), moves[2].clone()], vec![moves[1].clone()]);
-    let outcome = carry_out(&first, &AtomicBool::new(false)).await;
+    let outcome = promote(&first).await;
     assert!(outcome.error.is_none());
-    let results: Vec<MoveResult> = many(&first, |tag| tag.restore()).await;
+    let results: Vec<MoveResult> = many(&first, |tag| tag.restore(false)).await;
     assert!(
         results.iter().all(|result| matches!(result, MoveResult::Left { .. })),
         "{results:?}"
@@ -227,24 +229,43 @@ async fn a_tag_that_moved_since_the_plan_stops_it() {
 }
 
 #[tokio::test]
-async fn a_registry_that_deletes_the_image_with_its_tag_gets_it_again() {
+async fn a_registry_that_deletes_the_image_with_its_tag_loses_no_other_tag() {
+    let scripted = registry();
+    scripted.store(|store| {
+        store.deletes_tags = true;
+        store.deletes_manifests = true;
+        // Another tag of the same image.
+        store.image("twig", "1-a1230a", "twig new", &json!({}));
+    });
+    let before = ["1-a1230a", FROM, TO].map(|tag| tags(&scripted, tag));
+    let moves = moves(&scripted).await;
+    let twig = [moves[2].clone()];
+    assert!(promote(&twig).await.error.is_none());
+    assert_eq!(twig[0].restore(false).await, MoveResult::Restored);
+    assert_eq!(["1-a1230a", FROM, TO].map(|tag| tags(&scripted, tag)), before);
+    // What refers to the image was never in danger: it was not written again.
+    assert!(scripted.requests(&format!("PUT /v2/twig/manifests/{FROM}")).is_empty());
+    let digest = moves[2].new.digest.as_str();
+    assert!(scripted.store(|store| store.tag("twig", digest)).is_some());
+}
+
+#[tokio::test]
+async fn a_deletion_that_broke_off_is_gone_on_with() {
     let scripted = registry();
     scripted.store(|store| store.deletes_tags = true);
     let moves = moves(&scripted).await;
-    scripted.interfere(move |request, store| {
-        if request == format!("DELETE /v2/twig/manifests/{TO}") {
-            let digest = store.tag("twig", FROM).unwrap();
-            store.forget("twig", FROM);
-            store.forget("twig", &digest);
-        }
-        (request == format!("PUT /v2/leaf/manifests/{TO}")).then_some(Misbehaviour::Status(500))
-    });
-    let from = tags(&scripted, FROM);
     let twig = [moves[2].clone()];
     assert!(promote(&twig).await.error.is_none());
-    assert_eq!(twig[0].restore().await, MoveResult::Restored);
-    assert_eq!(tags(&scripted, FROM), from);
+    // The registry is gone as soon as the tag names the placeholder, for as long as a deletion is tried at once.
+    let mut failures = 0;
+    scripted.interfere(move |request, _| {
+        let is_down = failures > 0 || request == format!("DELETE /v2/twig/manifests/{TO}");
+        failures += u32::from(is_down);
+        (is_down && failures < 4).then_some(Misbehaviour::Status(503))
+    });
+    assert_eq!(twig[0].restore(false).await, MoveResult::Restored);
     assert_eq!(tags(&scripted, TO)["twig"], None);
+    assert!(tags(&scripted, FROM)["twig"].is_some());
 }
 
 #[tokio::test]
@@ -307,20 +328,125 @@ async fn of_two_promotions_at_once_one_or_none_is_done() {
 }
 
 #[tokio::test]
-async fn an_interruption_leaves_all_as_it_was() {
+async fn what_another_run_moved_is_looked_at_again() {
     let scripted = registry();
     let before = tags(&scripted, TO);
     let mut moves = moves(&scripted).await;
     moves.truncate(2);
-    let stopped = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&stopped);
-    scripted.interfere(move |request, _| {
-        if request == format!("PUT /v2/base/manifests/{TO}") {
-            flag.store(true, Ordering::SeqCst);
+    scripted.store(|store| store.image("leaf", TO, "leaf new", &json!({})));
+    // The other run fails, and puts leaf's tag back after we have looked at it.
+    let mut looks = 0;
+    scripted.interfere(move |request, store| {
+        if request == format!("HEAD /v2/leaf/manifests/{TO}") {
+            looks += 1;
+            if looks > 1 {
+                store.image("leaf", TO, "leaf old", &json!({}));
+            }
         }
         None
     });
-    let outcome = carry_out(&moves, &stopped).await;
-    assert_eq!(outcome.error.as_ref().unwrap().class(), Class::Interrupted);
+    let outcome = promote(&moves).await;
+    let (message, _) = said(&outcome);
+    assert!(
+        message.contains("leaf:1-stable was moved by somebody else"),
+        "{message}"
+    );
+    assert_eq!(outcome.results, [MoveResult::Restored, MoveResult::NotMoved]);
+    assert_eq!(tags(&scripted, TO), before);
+}
+
+#[tokio::test]
+async fn what_was_there_before_is_looked_at_again() {
+    let scripted = registry();
+    let before = tags(&scripted, TO)["base"].clone();
+    // Another run moved leaf's tag before we looked at anything, and puts it back while we move base's.
+    scripted.store(|store| store.image("leaf", TO, "leaf new", &json!({})));
+    let mut moves = moves(&scripted).await;
+    moves.truncate(2);
+    let mut looks = 0;
+    scripted.interfere(move |request, store| {
+        if request == format!("HEAD /v2/leaf/manifests/{TO}") {
+            looks += 1;
+            if looks > 1 {
+                store.image("leaf", TO, "leaf old", &json!({}));
+            }
+        }
+        None
+    });
+    let outcome = promote(&moves).await;
+    let (message, _) = said(&outcome);
+    assert!(
+        message.contains("leaf:1-stable was moved by somebody else"),
+        "{message}"
+    );
+    assert_eq!(outcome.results, [MoveResult::Restored, MoveResult::NotMoved]);
+    assert_eq!(tags(&scripted, TO)["base"], before);
+}
+
+#[tokio::test]
+async fn what_another_run_moved_and_can_not_be_looked_at_again_is_not_promoted() {
+    let scripted = registry();
+    let mut moves = moves(&scripted).await;
+    moves.truncate(2);
+    scripted.store(|store| store.image("leaf", TO, "leaf new", &json!({})));
+    let mut looks = 0;
+    scripted.interfere(move |request, _| {
+        let is_it = request.ends_with(&format!(" /v2/leaf/manifests/{TO}"));
+        looks += u32::from(is_it);
+        (is_it && looks > 1).then_some(Misbehaviour::Status(403))
+    });
+    let before = tags(&scripted, TO)["base"].clone();
+    let outcome = promote(&moves).await;
+    assert!(said(&outcome).0.starts_with("no image was promoted: "), "{outcome:?}");
+    assert_eq!(tags(&scripted, TO)["base"], before);
+}
+
+#[tokio::test]
+async fn who_fails_puts_nothing_back_that_another_run_counts_on() {
+    let scripted = registry();
+    let mut moves = moves(&scripted).await;
+    moves.remove(0);
+    // Another run has moved twig's tag, and moves leaf's while we can't.
+    scripted.store(|store| store.image("twig", TO, "twig new", &json!({})));
+    scripted.interfere(move |request, store| {
+        let is_it = request == format!("PUT /v2/leaf/manifests/{TO}");
+        if is_it {
+            store.image("leaf", TO, "leaf new", &json!({}));
+        }
+        is_it.then_some(Misbehaviour::Status(500))
+    });
+    let outcome = promote(&moves).await;
+    assert!(outcome.error.is_none(), "{outcome:?}");
+    let (from, to) = (tags(&scripted, FROM), tags(&scripted, TO));
+    assert_eq!([&to["leaf"], &to["twig"]], [&from["leaf"], &from["twig"]]);
+    let note = &outcome.notes[0];
+    assert!(note.starts_with("another run has moved the same tags"), "{note}");
+    assert!(note.contains("answers 500"), "{note}");
+}
+
+#[tokio::test]
+async fn who_fails_beside_another_run_that_fails_puts_its_own_tags_back() {
+    let scripted = registry();
+    let before = tags(&scripted, TO);
+    let mut moves = moves(&scripted).await;
+    moves.remove(0);
+    scripted.store(|store| store.image("twig", TO, "twig new", &json!({})));
+    // All tags name the new digests for a moment; then the other run puts twig's back.
+    let mut looks_at_twig = 0;
+    scripted.interfere(move |request, store| {
+        if request == format!("HEAD /v2/twig/manifests/{TO}") {
+            looks_at_twig += 1;
+            if looks_at_twig > 2 {
+                store.forget("twig", TO);
+            }
+        }
+        let is_it = request == format!("PUT /v2/leaf/manifests/{TO}") && looks_at_twig < 3;
+        if is_it {
+            store.image("leaf", TO, "leaf new", &json!({}));
+        }
+        is_it.then_some(Misbehaviour::Status(500))
+    });
+    let outcome = promote(&moves).await;
+    assert!(said(&outcome).0.starts_with("no image was promoted: "), "{outcome:?}");
     assert_eq!(tags(&scripted, TO), before);
 }
