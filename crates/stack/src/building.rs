@@ -29,7 +29,7 @@ use self::run::StackRun;
 use self::site::BuildSite;
 use self::work::{StackWork, WantedImages, WorkOptions};
 use crate::artifacts::Artifacts;
-use crate::plan::StackPlan;
+use crate::plan::{Retests, StackPlan};
 use crate::planning::{PlannedStack, Stack, StackSelection, directory};
 use crate::verdicts::VerdictKey;
 
@@ -44,8 +44,6 @@ pub struct BuildStackArgs {
     pub jobs: Option<usize>,
     /// Nothing is written to the registry.
     pub no_push: bool,
-    /// Nothing is tested.
-    pub no_test: bool,
     /// Where results, logs and pages go; else the repository's root.
     pub artifacts: Option<PathBuf>,
 }
@@ -123,13 +121,12 @@ async fn carry_out(
         None => Artifacts::of_stack(&planned.stack.directory),
     };
     // Who can't sign is told before anything is built.
-    let key = match args.no_push || args.no_test {
+    let key = match args.no_push || args.selection.retests == Retests::None {
         true => None,
         false => VerdictKey::of(&context.env, None, &context.working_dir)?,
     };
     let mut options = WorkOptions {
         pushes: !args.no_push,
-        tests: !args.no_test,
         annotates: false,
         caches: false,
     };
