@@ -1,143 +1,21 @@
 //! `build-stack` on real engines with both stores, to a real registry, with a repository of git that the test makes: what is built,
 //! copied, left alone; what a failure, an interruption and a second run leave behind.
 
-use std::fs::{self, File, Permissions};
+pub(crate) mod site;
+
+use std::fs::{self, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 use std::thread;
 
-use dockerutils_test_support::lab::{self, LabEngine, Store, Suite, Throwaway};
+use dockerutils_test_support::Outcome;
+use dockerutils_test_support::lab::{self, Store, Suite, Throwaway};
 use dockerutils_test_support::process::capture_text;
-use dockerutils_test_support::registry::Registry;
-use dockerutils_test_support::{Invocation, Outcome, Sandbox};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-/// The images of the stack, a parent before its children.
-const IMAGES: [&str; 4] = ["base", "mid", "side", "leaf"];
-
-/// A stack of four images on branch main, an engine, and a registry that both reach.
-struct Site {
-    engine: LabEngine,
-    registry: Registry,
-    sandbox: Sandbox,
-}
-
-impl Site {
-    fn new(engine: &LabEngine) -> Self {
-        let registry = Registry::on(engine).shared().start().unwrap();
-        let address = registry.address();
-        let from = |parent: &str| format!("ARG BASE_TAG\nFROM {address}/{parent}:$BASE_TAG\nCOPY file /own\n");
-        let spec = format!(
-            "tag: {{prefix: 1.10, sha: true}}\nimages:\n  base: {{image_name: {address}/base}}\n  mid: {{image_name: {address}/mid, \
-             depend_on: base}}\n  side: {{image_name: {address}/side, depend_on: base}}\n  leaf: {{image_name: {address}/leaf, \
-             depend_on: mid}}\n"
-        );
-        let site = Self {
-            sandbox: Sandbox::new()
-                .file("images/spec.yml", spec)
-                .file(
-                    "images/base/Dockerfile",
-                    "FROM scratch\nADD root.tar /\nCOPY file /base\n",
-                )
-                .file("images/mid/Dockerfile", from("base"))
-                .file("images/side/Dockerfile", from("base"))
-                .file("images/leaf/Dockerfile", from("mid")),
-            engine: engine.clone(),
-            registry,
-        };
-        // Engines remember for each layer where they pushed it: each test has layers of its own.
-        for image in IMAGES {
-            site.sandbox.write(
-                &format!("images/{image}/file"),
-                format!("{image} {}", site.registry.address()),
-            );
-        }
-        let container = capture_text(site.engine.docker().args(["create", "dockerutils-lab-base:1", "sh"])).unwrap();
-        let root = File::create(site.sandbox.project().join("images/base/root.tar")).unwrap();
-        let mut export = site.engine.docker();
-        assert!(
-            export
-                .args(["export", container.trim()])
-                .stdout(root)
-                .status()
-                .unwrap()
-                .success()
-        );
-        capture_text(site.engine.docker().args(["rm", container.trim()])).unwrap();
-        site.sandbox.shell("git init -q -b main");
-        site.sandbox.commit("first");
-        site
-    }
-
-    fn command(&self) -> Invocation<'_> {
-        self.sandbox
-            .command("build-stack")
-            .env("DOCKER_HOST", &self.engine.host)
-            .any_stdout()
-            .any_stderr()
-    }
-
-    fn build(&self, arguments: &[&str]) -> Value {
-        self.command().arg("--json").args(arguments).run().json()
-    }
-
-    /// The same where no engine is: what is done needs none.
-    fn without_engine(&self, arguments: &[&str]) -> Value {
-        let nowhere = self.sandbox.home().join("no-engine.sock");
-        let command = self
-            .command()
-            .env("DOCKER_HOST", format!("unix://{}", nowhere.display()));
-        command.arg("--json").args(arguments).run().json()
-    }
-
-    fn reference(&self, image: &str, tag: &str) -> String {
-        format!("{}/{image}:{tag}", self.registry.address())
-    }
-
-    /// The tags that manifests were written by, each once.
-    fn written(&self) -> Vec<String> {
-        let mut tags: Vec<String> = self
-            .registry
-            .requests("PUT", "/manifests/")
-            .iter()
-            .filter_map(|path| path.strip_prefix("/v2/").map(|path| path.replace("/manifests/", ":")))
-            .filter(|tag| !tag.contains("sha256"))
-            .collect();
-        tags.sort();
-        tags.dedup();
-        tags
-    }
-
-    fn has(&self, reference: &str) -> bool {
-        self.engine
-            .docker()
-            .args(["inspect", reference])
-            .output()
-            .unwrap()
-            .status
-            .success()
-    }
-}
-
-/// What came of each image.
-fn statuses(document: &Value) -> Vec<String> {
-    let images = document["images"].as_array().unwrap().iter();
-    images
-        .map(|image| {
-            format!(
-                "{} {}",
-                image["image"].as_str().unwrap(),
-                image["status"].as_str().unwrap()
-            )
-        })
-        .collect()
-}
-
-fn all(status: &str) -> Vec<String> {
-    IMAGES.iter().map(|image| format!("{image} {status}")).collect()
-}
+use site::{Site, all, statuses};
 
 /// Runs a test on all engines side by side.
 fn everywhere(test: impl Fn(&Site) + Sync) {

@@ -566,6 +566,8 @@ fn shellcheck_finds_nothing() {
         "register-dock",
         "build-image",
         "sync-down",
+        "build-stack",
+        "run-notebook",
     ] {
         let script = Command::new(binary(program))
             .args(["--dockerutils-describe", "bash"])
@@ -697,6 +699,13 @@ const NAMED: &[(&str, &[&str])] = &[
     ("sync-down --restore ", &["src/old.py", "gone", "-setup.cfg"]),
     ("sync-down --list --restore g", &["gone"]),
     ("sync-down ", &["-src/old.py", "-gone"]),
+    ("build-stack ", &["science", "base"]),
+    ("build-stack base s", &["science"]),
+    ("build-stack --only s", &["science"]),
+    ("test-stack --only s", &["science"]),
+    ("run-image sc", &["science"]),
+    // Files, too.
+    ("run-notebook s", &["science", "some.ipynb"]),
 ];
 
 /// A project, an engine with images and networks, hosts and contexts.
@@ -704,6 +713,8 @@ fn with_names(bench: &Bench) -> ScriptedEngine {
     let sandbox = bench.home.sandbox();
     for (file, text) in [
         ("docker/web/Dockerfile", "FROM scratch\n"),
+        ("images/spec.yml", "images: {base: {}, science: {depend_on: base}}\n"),
+        ("some.ipynb", "{}"),
         (
             "docker/dockerutils.cfg",
             "[run_image]\nsynthetic_images = shell\n[shell]\nname = web\n[db]\nname = postgres\nprefix = False\n",
@@ -790,6 +801,8 @@ fn whatever_an_argument_names_is_completed_by_zsh_at_a_terminal() {
         "register-dock",
         "sync-up",
         "sync-down",
+        "build-stack",
+        "run-notebook",
     ];
     for program in commands {
         let script = Command::new(binary(program))
@@ -813,6 +826,10 @@ fn whatever_an_argument_names_is_completed_by_zsh_at_a_terminal() {
         ("run-image --attach mi", "run-image --attach mine"),
         ("sync-down --restore sr", "sync-down --restore src/old.py"),
         ("sync-down dock", "sync-down docker"),
+        ("build-stack sci", "build-stack science"),
+        ("build-stack --only sci", "build-stack --only science"),
+        ("run-notebook sci", "run-notebook science"),
+        ("run-notebook som", "run-notebook some.ipynb"),
     ] {
         let script = format!(
             "zmodload zsh/zpty\nzpty -b z zsh -f -i\nzpty -w z \"PS1=; export DOCKER_HOST=tcp://{}; fpath=({functions} \\$fpath); autoload -U \

@@ -47,6 +47,7 @@ mod run_terminal;
 mod run_values;
 mod side_by_side;
 mod ssh_transport;
+mod stack_docks;
 mod stack_manifests;
 mod sync;
 mod sync_crashes;

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::any_tool::{Docked, IMAGE};
 
 /// Writes a stack of one image, with a suite in the public form whose port is this.
-fn write_public(sandbox: &Sandbox, repository: &str, port: u16) {
+pub(crate) fn write_public(sandbox: &Sandbox, repository: &str, port: u16) {
     let of_port = |text: &str| text.replace("@PORT@", &port.to_string());
     let files = [
         (
@@ -49,7 +49,7 @@ fn write_public(sandbox: &Sandbox, repository: &str, port: u16) {
 }
 
 /// The suites of the only image in a document.
-fn suites(document: &Value) -> Vec<String> {
+pub(crate) fn suites(document: &Value) -> Vec<String> {
     let suites = document["images"][0]["suites"].as_array().unwrap().iter();
     suites
         .map(|suite| {

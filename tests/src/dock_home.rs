@@ -13,7 +13,7 @@ use serde_json::Value;
 const SHIM: &str = include_str!("../../crates/dock/shim/dock.sh");
 
 /// The commands that are on PATH; `dock` is beside them.
-const PROGRAMS: [&str; 15] = [
+const PROGRAMS: [&str; 16] = [
     "register-dock",
     "unregister-dock",
     "ls-dock",
@@ -28,6 +28,7 @@ const PROGRAMS: [&str; 15] = [
     "transfer-image",
     "sync-up",
     "sync-down",
+    "build-stack",
     "test-stack",
 ];
 

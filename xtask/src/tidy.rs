@@ -84,7 +84,7 @@ const BANS: [Ban; 9] = [
 ];
 
 /// The tests and benches that need an engine which sees this machine's files and ports.
-const NEAR: [&str; 12] = [
+const NEAR: [&str; 13] = [
     "tests/real/browser.rs",
     "tests/real/build_stack.rs",
     "tests/real/docker_notebook.rs",
@@ -94,6 +94,7 @@ const NEAR: [&str; 12] = [
     "tests/real/notebook_start_script.rs",
     "tests/real/publish.rs",
     "tests/real/run_api_socket.rs",
+    "tests/real/stack_docks.rs",
     "tests/real/test_stack.rs",
     "xtask/src/bench/notebook.rs",
     "xtask/src/bench/stack.rs",

@@ -496,6 +496,37 @@ fn an_image_that_is_not_there_names_the_nearest() {
 }
 
 #[test]
+fn an_image_of_a_stack_is_built_by_build_stack() {
+    let spec = "images:\n  base: {}\n  dev: {depend_on: base}\n";
+    let hint = "hint: base is an image of the stack in spec.yml: build-stack base --no-push\n";
+    let stack = Sandbox::new().file("images/spec.yml", spec).dir("images/base");
+    build_image(&stack)
+        .arg("base")
+        .code(2)
+        .stderr(&format!(
+            "build-image: no docker/ folder in [SANDBOX]/sample or above it\n\n{hint}"
+        ))
+        .run();
+    build_image(&stack)
+        .arg("other")
+        .code(2)
+        .stderr_has("hint: go to the project")
+        .run();
+    let both = project().file("images/spec.yml", spec);
+    build_image(&both)
+        .arg("base")
+        .code(2)
+        .stderr(&format!("build-image: [SANDBOX]/sample has no image base\n\n{hint}"))
+        .run();
+    // What has a folder in docker/ is built from there, as ever.
+    build_image(&both)
+        .args(["dev", "--dry-run"])
+        .any_stdout()
+        .any_stderr()
+        .run();
+}
+
+#[test]
 fn configuration_that_can_not_be_read_is_named() {
     for (config, says) in [
         (&b"[dev]\nname dev\n"[..], "docker/dockerutils.cfg:2"),

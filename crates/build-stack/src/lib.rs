@@ -15,6 +15,7 @@ use dockerutils_core::error::{ExitStatus, Result};
 use dockerutils_stack::building::work::WantedImages;
 use dockerutils_stack::building::{self, BuildStackArgs};
 use dockerutils_stack::history::RangeStart;
+use dockerutils_stack::plan::Retests;
 use dockerutils_stack::planning::StackSelection;
 
 /// Build, test and push what a change makes stale in a stack of images
@@ -88,13 +89,17 @@ fn run(args: Args, context: &Context) -> Result<ExitStatus> {
         selection: StackSelection {
             start: args.since.map(RangeStart::Since).or(args.base.map(RangeStart::Base)),
             all: args.all,
+            retests: match (args.no_test || args.describe, args.no_push) {
+                (true, _) => Retests::None,
+                (false, true) => Retests::Changed,
+                (false, false) => Retests::Unfinished,
+            },
             plan: args.plan,
             directory: args.dir,
         },
         wanted,
         jobs: args.jobs.map(usize::from),
         no_push: args.no_push,
-        no_test: args.no_test,
         artifacts: args.artifacts,
     };
     match args.describe {

@@ -13,7 +13,7 @@ use dockerutils_core::env::Env;
 use dockerutils_core::output::{Printer, Verbosity};
 use dockerutils_stack::input_digest::{ANNOTATION, Inputs};
 use dockerutils_stack::planning::{Stack, StackSelection};
-use dockerutils_test_support::{Invocation, Reply, Sandbox, ScriptedEngine, wait};
+use dockerutils_test_support::{Invocation, Misbehaviour, Reply, Sandbox, ScriptedEngine, ScriptedRegistry, wait};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -111,6 +111,23 @@ fn help_is_as_it_was() {
     build_stack(&sandbox)
         .arg("--help")
         .stdout(include_str!("help-long.txt"))
+        .run();
+}
+
+#[test]
+fn names_of_images_are_completed_without_a_registry() {
+    // Nothing listens there.
+    let sandbox = stack("127.0.0.1:1").dir("notebooks/deep");
+    for directory in ["", "notebooks/deep"] {
+        build_stack(&sandbox)
+            .args(["--dockerutils-complete", "stack"])
+            .current_dir(directory)
+            .stdout("base\nleaf\n")
+            .run();
+    }
+    let script = build_stack(&sandbox).args(["--dockerutils-describe", "bash"]);
+    script
+        .stdout_has("    --only)\n        _dockerutils_words build-stack stack ")
         .run();
 }
 
@@ -309,4 +326,103 @@ fn what_is_another_image_by_now_is_not_pushed() {
         .filter(|request| request.path.ends_with("/push"))
         .count();
     assert_eq!((pushes, written(&registry)), (0, Vec::new()), "{outcome}");
+}
+
+/// A stack whose images a registry has as they are now, and an engine that holds `base`. `base` has a basic test, which notes that it
+/// ran, and a folder for integration tests without a test; nothing is said of either.
+fn untested() -> (Sandbox, ScriptedRegistry, ScriptedEngine) {
+    let registry = ScriptedRegistry::start();
+    let address = registry.address();
+    let sandbox = stack(address).script("images/base/test/check", "#!/bin/sh\necho \"$TEST_IMAGE\" >> ran\n");
+    let spec = sandbox
+        .read("images/spec.yml")
+        .replace("/base}", "/base, integration_tests: true}");
+    sandbox.write("images/spec.yml", spec);
+    sandbox.write("images/base/integration_tests/README.md", "later");
+    sandbox.commit("tests");
+    for (name, inputs) in ["base", "leaf"].into_iter().zip(annotations(&sandbox)) {
+        registry.store(|store| store.image(name, "1.10-main", name, &json!({ ANNOTATION: inputs })));
+    }
+    let digest = registry.store(|store| store.tag("base", "1.10-main")).unwrap();
+    let held = json!({ "Id": "sha256:1", "Os": "linux", "Architecture": "amd64",
+        "RepoDigests": [format!("{address}/base@{digest}")] });
+    let engine = ScriptedEngine::start()
+        .on("GET", "/info", Reply::json(200, &json!({ "ID": "the-engine" })))
+        .on(
+            "GET",
+            &format!("/images/{address}/base:1.10-main/json"),
+            Reply::json(200, &held),
+        );
+    (sandbox, registry, engine)
+}
+
+#[test]
+fn what_a_killed_build_left_without_a_verdict_is_tested_and_not_built() {
+    let (sandbox, registry, engine) = untested();
+    let document = build_stack(&sandbox)
+        .engine(&engine)
+        .arg("--json")
+        .any_stdout()
+        .stderr_has("its basic and integration tests have no verdict: they did not end, or nobody ran them")
+        .run()
+        .json();
+    assert_eq!(statuses(&document), ["tested", "unchanged"]);
+    let reference = format!("{}/base:1.10-main", registry.address());
+    assert_eq!(sandbox.read("ran"), format!("{reference}\n"));
+    let posts = engine.requests().into_iter().filter(|request| request.method == "POST");
+    assert_eq!(posts.map(|request| request.path).collect::<Vec<_>>(), [""; 0]);
+    // It is known now, also of the folder without a test; on any machine.
+    let elsewhere = sandbox.home().join("elsewhere");
+    let document = build_stack(&sandbox)
+        .env("XDG_STATE_HOME", &elsewhere)
+        .arg("--json")
+        .any_stdout()
+        .any_stderr()
+        .run()
+        .json();
+    assert_eq!(statuses(&document), ["unchanged", "unchanged"]);
+    assert_eq!(sandbox.read("ran"), format!("{reference}\n"));
+}
+
+#[test]
+fn who_tests_or_pushes_nothing_does_not_test_what_is_there() {
+    let (sandbox, registry, _engine) = untested();
+    for option in ["--no-test", "--no-push"] {
+        let document = build_stack(&sandbox)
+            .args([option, "--json"])
+            .any_stdout()
+            .any_stderr()
+            .run()
+            .json();
+        assert_eq!(statuses(&document), ["unchanged", "unchanged"], "{option}");
+    }
+    assert!(registry.requests("PUT").is_empty());
+}
+
+#[test]
+fn tests_pass_where_the_registry_takes_no_verdicts_and_that_is_said() {
+    let (sandbox, registry, engine) = untested();
+    registry.interfere(|request, _| {
+        let is_verdict = request.starts_with("PUT /v2/base/manifests/sha256:");
+        is_verdict.then_some(Misbehaviour::Status(415))
+    });
+    let document = build_stack(&sandbox)
+        .engine(&engine)
+        .arg("--json")
+        .any_stdout()
+        .stderr_has("the registry takes no verdict of base: its basic tests run again with the next build-stack, and tag-stack needs --force: ")
+        .run()
+        .json();
+    assert_eq!(statuses(&document), ["tested", "unchanged"]);
+    // A refusal of the user is an error.
+    registry.interfere(|request, _| {
+        let is_verdict = request.starts_with("PUT /v2/base/manifests/sha256:");
+        is_verdict.then_some(Misbehaviour::Status(403))
+    });
+    build_stack(&sandbox)
+        .engine(&engine)
+        .code(1)
+        .any_stdout()
+        .stderr_has("1 of 2 images failed: base")
+        .run();
 }

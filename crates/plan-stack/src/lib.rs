@@ -15,6 +15,7 @@ use clap::Parser;
 use dockerutils_core::cli::{Command, Context, GlobalArgs};
 use dockerutils_core::error::{ExitStatus, Result};
 use dockerutils_stack::history::RangeStart;
+use dockerutils_stack::plan::Retests;
 use dockerutils_stack::planning::{self, PlanView, StackSelection};
 
 /// Say which images of a stack are to be built, copied or tested again, and why
@@ -42,8 +43,11 @@ pub struct Args {
     /// Only this plan: a name below plans, or a prefix of tags
     #[arg(long, value_name = "PLAN")]
     pub plan: Option<String>,
+    /// Leave tests out: what is only to be tested is left alone
+    #[arg(long)]
+    pub no_test: bool,
     /// List the tags in the registry, and which are no branch's any more
-    #[arg(long, conflicts_with_all = ["since", "all", "mermaid", "bake"])]
+    #[arg(long, conflicts_with_all = ["since", "all", "no_test", "mermaid", "bake"])]
     pub tags: bool,
     /// Print a flowchart of Mermaid
     #[arg(long, conflicts_with_all = ["bake", "json"])]
@@ -77,6 +81,10 @@ fn run(args: Args, context: &Context) -> Result<ExitStatus> {
     let selection = StackSelection {
         start: args.since.map(RangeStart::Since).or(args.base.map(RangeStart::Base)),
         all: args.all,
+        retests: match args.no_test {
+            true => Retests::None,
+            false => Retests::Unfinished,
+        },
         plan: args.plan,
         directory: args.dir,
     };

@@ -6,11 +6,12 @@
     reason = "a harness fails its test by panicking"
 )]
 
-use dockerutils_test_support::{Invocation, Reply, Sandbox, ScriptedEngine};
+use dockerutils_test_support::{Invocation, Reply, Sandbox, ScriptedEngine, ScriptedRegistry};
 use serde_json::{Value, json};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const ANNOTATION: &str = "io.dockerutils.stack.inputs";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// A stack of two images in the registry at this address, committed on branch main.
 fn stack(address: &str) -> Sandbox {
@@ -76,7 +77,18 @@ fn annotations(sandbox: &Sandbox) -> [String; 2] {
     })
 }
 
-/// A stack whose images are in the registry under this tag as they are now. (What they are made from is known when the
+/// A list of what is attached to an image: verdicts of its basic tests, each with its result and its time.
+fn verdicts(said: &[(&str, &str)]) -> Value {
+    let listed = said.iter().map(|(result, created)| {
+        json!({ "mediaType": MANIFEST, "size": 2, "digest": format!("sha256:{}", "5".repeat(64)),
+            "artifactType": "application/vnd.dockerutils.stack.verdict.v1+json",
+            "annotations": { "io.dockerutils.stack.tests": "basic", "io.dockerutils.stack.result": result,
+                "org.opencontainers.image.created": created } })
+    });
+    json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": listed.collect::<Vec<_>>() })
+}
+
+/// A stack whose images are in the registry under this tag as they are now, and passed their tests. (What they are made from is known when the
 /// registry has its address, which is in a FROM: so it is told afterwards what it holds.)
 fn published(tag: &str) -> (Sandbox, ScriptedEngine) {
     let engine = ScriptedEngine::start().on("GET", "/", Reply::json(200, &json!({})));
@@ -85,6 +97,12 @@ fn published(tag: &str) -> (Sandbox, ScriptedEngine) {
         engine.on("GET", &format!("/{name}/manifests/{tag}"), absent())
     });
     let engine = engine.on("GET", "/*/manifests/*", absent());
+    let passed = verdicts(&[("passed", "2026-10-02T10:00:00Z")]).to_string();
+    let engine = engine.on(
+        "GET",
+        "/base/referrers/*",
+        Reply::bytes(passed).header("Content-Type", INDEX),
+    );
     let sandbox = stack(&engine.tcp());
     let [base, leaf] = annotations(&sandbox);
     let engine = engine.on("GET", &format!("/base/manifests/{tag}"), image(&base)).on(
@@ -235,9 +253,8 @@ fn what_is_attached_says_what_an_image_without_annotations_was_made_from() {
         json!({ "mediaType": MANIFEST, "size": 2, "digest": digest, "annotations": { ANNOTATION: inputs },
             "artifactType": "application/vnd.dockerutils.stack.inputs.v1+json" })
     };
-    let index = "application/vnd.oci.image.index.v1+json";
     // Builds from other inputs made the same image, and one of them is of these.
-    let list = json!({ "schemaVersion": 2, "mediaType": index,
+    let list = json!({ "schemaVersion": 2, "mediaType": INDEX,
         "manifests": [attached("no JSON"), attached(&base), attached(&base.replace("sha256:", "sha256:0"))] });
     let _engine = engine
         .on(
@@ -249,7 +266,7 @@ fn what_is_attached_says_what_an_image_without_annotations_was_made_from() {
         .on(
             "GET",
             "/base/manifests/sha256-*",
-            Reply::bytes(list.to_string()).header("Content-Type", index),
+            Reply::bytes(list.to_string()).header("Content-Type", INDEX),
         );
     // The image is absent, then it has no list, and then it has.
     assert_eq!(actions(&sandbox, &[]), ["base build", "leaf build"]);
@@ -285,6 +302,105 @@ fn a_new_branch_copies() {
             .ends_with("/base:1.10-other-x")
     );
     assert!(said["images"][0]["from"].as_str().unwrap().ends_with("/base:1.10-main"));
+}
+
+/// A stack whose images are in a registry under this tag as they are now; nothing is said of their tests.
+fn untested(tag: &str) -> (Sandbox, ScriptedRegistry) {
+    let registry = ScriptedRegistry::start();
+    let sandbox = stack(registry.address());
+    for (name, inputs) in ["base", "leaf"].into_iter().zip(annotations(&sandbox)) {
+        registry.store(|store| store.image(name, tag, name, &json!({ ANNOTATION: inputs })));
+    }
+    (sandbox, registry)
+}
+
+/// Attaches verdicts of the basic tests to what a tag of an image names.
+fn attach(registry: &ScriptedRegistry, image: &str, tag: &str, said: &[(&str, &str)]) {
+    registry.store(|store| {
+        let digest = store.tag(image, tag).unwrap();
+        store.manifest(
+            image,
+            &digest.replace(':', "-"),
+            INDEX,
+            verdicts(said).to_string().as_bytes(),
+        );
+    });
+}
+
+#[test]
+fn what_was_pushed_and_never_tested_is_to_be_tested() {
+    let (sandbox, registry) = untested("1.10-main");
+    plan_stack(&sandbox)
+        .stdout_has("base: test again  (")
+        .stdout_has("│   its basic tests have no verdict: they did not end, or nobody ran them\n")
+        .stdout_has("└── leaf: nothing  (")
+        .stderr_has("2 images: 0 to build, 0 to copy, 1 to test again")
+        .run();
+    let reasons = plan_stack(&sandbox).arg("--json").any_stdout().run().json()["images"][0]["reasons"].clone();
+    assert_eq!(
+        reasons,
+        json!([{ "kind": "tests_unfinished", "unknown": ["basic"], "failed": [] }])
+    );
+    // Nobody is asked about an image without tests, and about others once.
+    let asked = |image: &str| registry.requests(&format!("GET /v2/{image}/referrers/")).len();
+    let before = asked("base");
+    assert_eq!(actions(&sandbox, &[]), ["base test", "leaf nothing"]);
+    assert_eq!((asked("base") - before, asked("leaf")), (1, 0));
+    // Who tests by other means leaves tests out, and asks nothing.
+    assert_eq!(actions(&sandbox, &["--no-test"]), ["base nothing", "leaf nothing"]);
+    assert_eq!((asked("base") - before, asked("leaf")), (1, 0));
+    attach(&registry, "base", "1.10-main", &[("failed", "2026-10-02T10:00:00Z")]);
+    plan_stack(&sandbox)
+        .stdout_has("│   its basic tests failed\n")
+        .any_stderr()
+        .run();
+    attach(&registry, "base", "1.10-main", &[("passed", "2026-10-02T10:00:00Z")]);
+    assert_eq!(actions(&sandbox, &[]), ["base nothing", "leaf nothing"]);
+}
+
+#[test]
+fn what_is_copied_is_tested_where_it_never_was() {
+    let (sandbox, registry) = untested("1.10-main");
+    sandbox.shell("git switch -q -c work");
+    let planned = || {
+        let plan = plan_stack(&sandbox)
+            .args(["--base", "main", "--json"])
+            .any_stdout()
+            .run()
+            .json();
+        ["base", "leaf"].map(|name| {
+            let mut images = plan["images"].as_array().unwrap().iter();
+            let image = images.find(|image| image["image"] == name).unwrap();
+            (image["action"].as_str().unwrap().to_owned(), image["tests"] == true)
+        })
+    };
+    let copy = |tests| ("copy".to_owned(), tests);
+    assert_eq!(planned(), [copy(true), copy(false)]);
+    let asked = registry.requests("GET /v2/base/referrers/").len();
+    assert_eq!((asked, registry.requests("GET /v2/leaf/referrers/").len()), (1, 0));
+    attach(&registry, "base", "1.10-main", &[("passed", "2026-10-02T10:00:00Z")]);
+    assert_eq!(planned(), [copy(false), copy(false)]);
+}
+
+#[test]
+fn a_verdict_of_a_time_to_come_is_said_and_does_not_count() {
+    let (sandbox, registry) = untested("1.10-main");
+    let failed = ("failed", "9999-01-01T00:00:00Z");
+    attach(
+        &registry,
+        "base",
+        "1.10-main",
+        &[("passed", "2026-10-02T10:00:00Z"), failed],
+    );
+    plan_stack(&sandbox)
+        .stdout_has("base: nothing  (")
+        .stderr_has("base: a verdict does not count: its time is still to come")
+        .run();
+    attach(&registry, "base", "1.10-main", &[("passed", "9999-01-01T00:00:00Z")]);
+    plan_stack(&sandbox)
+        .stdout_has("base: test again  (")
+        .stderr_has("base: a verdict does not count: its time is still to come")
+        .run();
 }
 
 #[test]

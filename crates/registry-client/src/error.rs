@@ -84,6 +84,12 @@ impl Error {
         self.failure
     }
 
+    /// Whether the registry does not take what it was given, whoever gives it and however often: it refuses the type, or the
+    /// way. (A login that may not do this, or a failure that may pass, is something else.)
+    pub const fn is_not_taken(&self) -> bool {
+        matches!(self.failure, Failure::Server(400 | 405 | 406 | 412 | 415 | 422 | 501))
+    }
+
     /// The command or edit that helps.
     pub fn hint(&self) -> String {
         let host = &self.host;

@@ -10,6 +10,7 @@ use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use dockerutils_core::config::stack::repository_root;
 use dockerutils_core::error::{Error, Result};
 use dockerutils_core::hint;
 use dockerutils_core::output::{one_line, visible};
@@ -241,13 +242,6 @@ impl Artifacts {
     }
 }
 
-/// The root of the repository that a directory of images is in: where git's is, else the folder above.
-pub fn repository_root(directory: &Path) -> PathBuf {
-    let mut above = directory.ancestors();
-    let root = above.find(|folder| folder.join(".git").exists());
-    root.or(directory.parent()).unwrap_or(directory).to_owned()
-}
-
 /// Writes a file of results whole, or not at all, and makes its folder. Everybody may read it.
 ///
 /// # Errors
@@ -446,7 +440,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let images = home.path().join("a/images");
         fs::create_dir_all(&images).unwrap();
-        assert_eq!(repository_root(&images), home.path().join("a"));
+        assert_eq!(Artifacts::of_stack(&images), Artifacts::at(home.path().join("a")));
         fs::create_dir(home.path().join(".git")).unwrap();
         assert_eq!(Artifacts::of_stack(&images), Artifacts::at(home.path()));
     }

@@ -30,7 +30,7 @@ use self::site::BuildSite;
 use self::work::{StackWork, WantedImages, WorkOptions};
 use crate::artifacts::Artifacts;
 use crate::current::CurrentStack;
-use crate::plan::StackPlan;
+use crate::plan::{Retests, StackPlan};
 use crate::planning::{PlannedStack, Stack, StackSelection};
 use crate::verdicts::VerdictKey;
 
@@ -45,8 +45,6 @@ pub struct BuildStackArgs {
     pub jobs: Option<usize>,
     /// Nothing is written to the registry.
     pub no_push: bool,
-    /// Nothing is tested.
-    pub no_test: bool,
     /// Where results, logs and pages go; else the repository's root.
     pub artifacts: Option<PathBuf>,
 }
@@ -148,13 +146,12 @@ async fn carry_out(
     let printer = &context.printer;
     let artifacts = args.artifacts(context, &planned.stack);
     // Who can't sign is told before anything is built.
-    let key = match args.no_push || args.no_test {
+    let key = match args.no_push || args.selection.retests == Retests::None {
         true => None,
         false => VerdictKey::of(&context.env, None, &context.working_dir)?,
     };
     let mut options = WorkOptions {
         pushes: !args.no_push,
-        tests: !args.no_test,
         annotates: false,
         caches: false,
     };

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use dockerutils_core::cli::Context;
+use dockerutils_core::config::stack::repository_root;
 use dockerutils_core::error::Result;
 
-use crate::artifacts::repository_root;
 use crate::graph::Graph;
 use crate::history::{Checkout, CiVariables, History};
 use crate::ownership;

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
+use dockerutils_core::config::stack::repository_root;
 use dockerutils_core::error::{Error, Result};
 use dockerutils_core::hint;
 use dockerutils_core::project_file;
 
-use crate::artifacts::repository_root;
 use crate::spec::{FILE, Spec};
 
 /// The name of a Dockerfile, where the spec names no other.

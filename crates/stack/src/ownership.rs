@@ -3,11 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
+use dockerutils_core::config::stack::repository_root;
 use dockerutils_core::config::trust::Caller;
 use dockerutils_core::env::Env;
 use dockerutils_core::error::Result;
 
-use crate::artifacts::repository_root;
 use crate::graph::Graph;
 use crate::spec::{FILE, IGNORE_FILE};
 use crate::suites;

@@ -3,6 +3,7 @@
 //! [`plan`] is a function of values: it asks neither git nor a registry.
 
 mod drawing;
+mod retesting;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,12 +14,10 @@ use serde::Serialize;
 use crate::graph::Graph;
 use crate::history::{Changes, History};
 use crate::input_digest::Inputs;
-use crate::pending_tests;
 use crate::spec::{ChangeIgnore, Spec};
-use crate::suites::{
-    BASIC_TESTS, COMMON_TESTS, CONFTEST, INTEGRATION_TESTS, TestKind, WORKFLOW_TESTS, has_integration_tests,
-};
+use crate::suites::TestKind;
 use crate::tags::StackTarget;
+use crate::verdicts::SaidOfTests;
 
 /// Words in a commit's message that rebuild all, in any case.
 const FULL_REBUILD: &str = "full rebuild";
@@ -33,8 +32,8 @@ pub struct RemoteImage {
     /// The inputs that it says it was made from, those of the last build last: builds from other inputs can make the same
     /// image. Empty where it says nothing.
     pub inputs: Vec<Inputs>,
-    /// What is said about its tests: of each kind, whether the newest passed. Empty where nobody was asked.
-    pub tests: BTreeMap<TestKind, bool>,
+    /// What is said about its tests; `None` where nobody was asked.
+    pub tests: Option<SaidOfTests>,
 }
 
 impl RemoteImage {
@@ -59,10 +58,25 @@ pub struct PlanFacts<'f> {
     pub history: &'f History,
     pub change_ignore: &'f ChangeIgnore,
     pub registry: &'f RegistryState,
-    /// The keys of images whose tests did not end well here, or did not end: see [`pending_tests`].
+    /// The keys of images whose tests did not end well here, or did not end: see [`crate::pending_tests`].
     pub untested: &'f BTreeSet<String>,
     /// Everything is to be built: `--all`.
     pub all: bool,
+    /// Which images that are there are tested again.
+    pub retests: Retests,
+}
+
+/// Which images that are there are tested again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Retests {
+    /// Those whose tests changed, failed, did not end, or never ran, as far as this machine and the registry know.
+    #[default]
+    Unfinished,
+    /// Those whose tests changed, or did not end on this machine. With `--no-push` the registry learns nothing of it: what it does not
+    /// know would be tested each time.
+    Changed,
+    /// None, and nothing that is built: `--no-test`.
+    None,
 }
 
 /// What is to be done, target by target; a parent before its children.
@@ -152,8 +166,12 @@ pub enum PlanReason {
     FoundAt { tag: String },
     /// Its tests changed.
     TestsChanged { files: Vec<ChangedFile> },
-    /// Its tests did not end, or did not end well.
-    TestsUnfinished,
+    /// Its tests did not end well, or did not end, or never ran: of some kinds no verdict is attached to it, of others the newest is
+    /// that they failed. Of neither, where only this machine knows it.
+    TestsUnfinished {
+        unknown: Vec<TestKind>,
+        failed: Vec<TestKind>,
+    },
     /// Nothing changed.
     SameInputs,
 }
@@ -172,6 +190,7 @@ pub fn plan(facts: &PlanFacts<'_>) -> StackPlan {
     let before = facts.history.spec_before.as_deref();
     let before = before.and_then(|text| Spec::parse(text, std::path::Path::new(crate::spec::FILE)).ok());
     let mut images: Vec<PlannedImage> = Vec::new();
+    let mut notes: Vec<String> = facts.graph.notes.iter().chain(&facts.history.notes).cloned().collect();
     for (target, inputs) in facts.targets.iter().zip(facts.inputs) {
         let parent = target.parent.and_then(|parent| images.get(parent));
         let mut reasons = forced.clone();
@@ -188,7 +207,7 @@ pub fn plan(facts: &PlanFacts<'_>) -> StackPlan {
             before: before.as_ref(),
             parent: parent_label.as_deref(),
         };
-        let (action, tests) = judged.action(&mut reasons);
+        let (action, tests) = judged.action(&mut reasons, &mut notes);
         images.push(PlannedImage {
             label: target.label(facts.spec),
             image: target.name.clone(),
@@ -201,7 +220,6 @@ pub fn plan(facts: &PlanFacts<'_>) -> StackPlan {
             reasons,
         });
     }
-    let notes = facts.graph.notes.iter().chain(&facts.history.notes).cloned().collect();
     StackPlan { images, notes }
 }
 
@@ -255,8 +273,8 @@ struct Judged<'j> {
 }
 
 impl Judged<'_> {
-    /// What is done, and whether it is tested; adds the reasons.
-    fn action(&self, reasons: &mut Vec<PlanReason>) -> (Action, bool) {
+    /// What is done, and whether it is tested; adds the reasons, and what is odd.
+    fn action(&self, reasons: &mut Vec<PlanReason>, notes: &mut Vec<String>) -> (Action, bool) {
         let is_forced = !reasons.is_empty();
         let there = self.at(&self.target.designation.tag);
         let wanted = self.inputs.digest();
@@ -294,7 +312,7 @@ impl Judged<'_> {
                         from: from.to_string(),
                         manifest: image.manifest.clone(),
                     };
-                    return (action, self.tests_changed(reasons));
+                    return (action, self.is_retested(image, &wanted, reasons, notes));
                 }
                 reasons.extend(nearest.map(|found| self.differences(found)).into_iter().flatten());
             }
@@ -306,7 +324,7 @@ impl Judged<'_> {
                     reasons.push(PlanReason::Ignored);
                 }
                 let manifest = image.manifest.clone();
-                if self.tests_changed(reasons) | self.tests_unfinished(image, &wanted, reasons) {
+                if self.is_retested(image, &wanted, reasons, notes) {
                     return (Action::Test { manifest }, true);
                 }
                 if is_same {
@@ -314,7 +332,7 @@ impl Judged<'_> {
                 }
                 (Action::Nothing { manifest }, false)
             }
-            _ => (Action::Build, true),
+            _ => (Action::Build, self.facts.retests != Retests::None),
         }
     }
 
@@ -391,50 +409,6 @@ impl Judged<'_> {
     fn inside<'p>(&self, path: &'p str) -> Option<&'p str> {
         path.strip_prefix(self.target.name.as_str())?.strip_prefix('/')
     }
-
-    fn is_test(&self, path: &str) -> bool {
-        let first = path.split('/').next().unwrap_or_default();
-        let has_integration = self
-            .facts
-            .spec
-            .image(&self.target.name)
-            .is_some_and(|image| image.integration_tests);
-        path.contains('/')
-            && ([BASIC_TESTS, WORKFLOW_TESTS].contains(&first) || (has_integration && first == INTEGRATION_TESTS))
-    }
-
-    /// Whether tests of the image with these inputs are still to be ended; adds the reason. What nobody has tested was not meant to be.
-    fn tests_unfinished(&self, image: &RemoteImage, inputs: &str, reasons: &mut Vec<PlanReason>) -> bool {
-        let folder = self.facts.graph.images.get(self.target.image);
-        let has_integration =
-            folder.is_some_and(|image| has_integration_tests(self.facts.spec, &image.name, &image.directory));
-        let of = |kind| image.tests.get(&kind).copied();
-        let is_half = has_integration && of(TestKind::Basic).is_some() && of(TestKind::Integration).is_none();
-        let counts = [TestKind::Basic, TestKind::Integration];
-        let has_failed = counts.into_iter().any(|kind| of(kind) == Some(false));
-        let key = pending_tests::key(&self.target.designation.name, inputs);
-        let is_unfinished = self.facts.untested.contains(&key) || is_half || has_failed;
-        if is_unfinished {
-            reasons.push(PlanReason::TestsUnfinished);
-        }
-        is_unfinished
-    }
-
-    /// Whether tests of the image changed; adds the reason.
-    fn tests_changed(&self, reasons: &mut Vec<PlanReason>) -> bool {
-        let ignored = &self.facts.change_ignore.change_ignore;
-        let files = changed(self.facts.history, |path| {
-            let first = path.split('/').next().unwrap_or_default();
-            let is_common = [COMMON_TESTS, CONFTEST].contains(&first);
-            !ignored.iter().any(|name| name == first)
-                && (is_common || self.inside(path).is_some_and(|path| self.is_test(path)))
-        });
-        let have_changed = !files.is_empty();
-        if have_changed {
-            reasons.push(PlanReason::TestsChanged { files });
-        }
-        have_changed
-    }
 }
 
 impl PlanReason {
@@ -476,10 +450,29 @@ impl PlanReason {
             Self::Ignored => one("change_ignore.json ignores its directory".to_owned()),
             Self::FoundAt { tag } => one(format!("the same is there as {tag}")),
             Self::TestsChanged { files } => listed("its tests changed", files),
-            Self::TestsUnfinished => one("its tests did not end, or did not end well".to_owned()),
+            Self::TestsUnfinished { unknown, failed } => unfinished(unknown, failed),
             Self::SameInputs => one("nothing changed".to_owned()),
         }
     }
+}
+
+/// What is said of tests that did not end well, or did not end.
+fn unfinished(unknown: &[TestKind], failed: &[TestKind]) -> Vec<String> {
+    let named = |kinds: &[TestKind]| kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(" and ");
+    let mut lines = Vec::new();
+    if !failed.is_empty() {
+        lines.push(format!("its {} tests failed", named(failed)));
+    }
+    if !unknown.is_empty() {
+        lines.push(format!(
+            "its {} tests have no verdict: they did not end, or nobody ran them",
+            named(unknown)
+        ));
+    }
+    if lines.is_empty() {
+        lines.push("its tests did not end here, or did not end well".to_owned());
+    }
+    lines
 }
 
 /// A heading, and the changed files with their commits.

@@ -4,27 +4,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use dockerutils_core::cli::Context;
+use dockerutils_core::config::stack::DIRECTORIES;
 use dockerutils_core::docker::connect::client_config::ClientConfig;
 use dockerutils_core::error::{Error, ExitStatus, Result};
+use dockerutils_core::naming::Designation;
 use dockerutils_core::output::table::{Align, Table};
 use dockerutils_core::output::{counted, visible};
 use serde_json::{Value, json};
 
 use crate::artifacts::Artifacts;
-use crate::graph::Graph;
+use crate::graph::{Graph, StackImage};
 use crate::history::{CiVariables, History, RangeStart};
 use crate::input_digest::{Inputs, pinned};
 use crate::ownership;
 use crate::pending_tests;
-use crate::plan::{Action, PlanFacts, RegistryState, StackPlan, plan};
+use crate::plan::{self, Action, PlanFacts, RegistryState, Retests, StackPlan};
 use crate::registry_state::Registries;
 use crate::spec::{ChangeIgnore, FILE, Spec};
+use crate::suites::{TestKind, has_tests};
 use crate::summary;
 use crate::tag_list::rows;
 use crate::tags::{StackTarget, TagSource, targets};
-
-/// Where the images are looked for, seen from the working directory.
-pub(crate) const DIRECTORIES: [&str; 3] = ["images", "docker", "."];
 
 /// Which stack is planned, and how.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +33,8 @@ pub struct StackSelection {
     pub start: Option<RangeStart>,
     /// Everything is to be built.
     pub all: bool,
+    /// Which images that are there are tested again.
+    pub retests: Retests,
     /// The only plan.
     pub plan: Option<String>,
     /// The directory of the images.
@@ -57,6 +59,8 @@ pub struct Stack {
     pub untested: BTreeSet<String>,
     /// Everything is to be built.
     pub all: bool,
+    /// Which images that are there are tested again.
+    pub retests: Retests,
     /// Remarks about the names.
     notes: Vec<String>,
 }
@@ -125,6 +129,7 @@ impl Stack {
             ci,
             untested: pending_tests::read(&context.env),
             all: selection.all,
+            retests: selection.retests,
             notes,
         })
     }
@@ -139,9 +144,17 @@ impl Stack {
         let bases = bases.filter(|base| pinned(base).is_none()).map(String::as_str);
         let registries = Registries::reach(own.chain(bases), logins, &context.env).await?;
         say_warnings(context, &registries);
-        let (bases, state) = tokio::try_join!(registries.bases(&self.targets), registries.state(&self.targets))?;
+        let (bases, mut state) = tokio::try_join!(
+            registries.bases(&self.targets),
+            registries.state(&self.targets, |target| self.asks_of_tests(target))
+        )?;
         let inputs = inputs(&self.graph, &self.targets, &bases)?;
-        let mut plan = plan(&self.facts(&inputs, &state));
+        let mut plan = plan::plan(&self.facts(&inputs, &state));
+        let unknown = self.copied_unknown(&plan, &state);
+        if !unknown.is_empty() {
+            registries.add_tests(&mut state, &unknown).await?;
+            plan = plan::plan(&self.facts(&inputs, &state));
+        }
         plan.notes.extend(self.notes.iter().cloned());
         Ok(PlannedStack {
             stack: self,
@@ -151,6 +164,33 @@ impl Stack {
             inputs,
             plan,
         })
+    }
+
+    /// Whether the registry is asked how the tests of an image ended: it has some that a build runs.
+    fn asks_of_tests(&self, target: &StackTarget) -> bool {
+        let counts = self.retests == Retests::Unfinished;
+        let image = self.graph.images.get(target.image).filter(|_| counts);
+        let has = |image: &StackImage, kind| has_tests(&self.spec, &image.name, &image.directory, kind);
+        image.is_some_and(|image| TestKind::OF_BUILDS.into_iter().any(|kind| has(image, kind)))
+    }
+
+    /// What is to be copied, and was not asked about its tests.
+    fn copied_unknown(&self, plan: &StackPlan, state: &RegistryState) -> Vec<Designation> {
+        let copied = self.targets.iter().zip(&plan.images).filter_map(|(target, image)| {
+            let Action::Copy { from, .. } = &image.action else {
+                return None;
+            };
+            let mut places = target.fallbacks.iter().map(|tag| Designation {
+                name: target.designation.name.clone(),
+                tag: tag.clone(),
+            });
+            places.find(|place| place.to_string() == *from && self.asks_of_tests(target))
+        });
+        let is_unknown = |place: &Designation| {
+            let there = state.get(place).and_then(Option::as_ref);
+            there.is_some_and(|there| there.tests.is_none())
+        };
+        copied.filter(is_unknown).collect()
     }
 
     const fn facts<'f>(&'f self, inputs: &'f [Inputs], registry: &'f RegistryState) -> PlanFacts<'f> {
@@ -164,6 +204,7 @@ impl Stack {
             registry,
             untested: &self.untested,
             all: self.all,
+            retests: self.retests,
         }
     }
 }

@@ -51,8 +51,8 @@ pub struct ImageFacts {
     pub to: Option<TaggedImage>,
     /// What is known of the tests of what is promoted.
     pub verdicts: FoundVerdicts,
-    /// It has integration tests.
-    pub integration_tests: bool,
+    /// The kinds of tests of which there must be a verdict.
+    pub tests: Vec<TestKind>,
 }
 
 /// What a tag names.
@@ -200,11 +200,8 @@ fn objections(image: &ImageFacts) -> Vec<Objection> {
     });
     let mut objections: Vec<Objection> = failed.collect();
     let is_known = |kind| verdicts.iter().any(|found| found.verdict.kind == kind);
-    if image.integration_tests && !is_known(TestKind::Integration) {
-        objections.push(Objection::NotTested {
-            tests: TestKind::Integration,
-        });
-    }
+    let unknown = image.tests.iter().copied().filter(|kind| !is_known(*kind));
+    objections.extend(unknown.map(|tests| Objection::NotTested { tests }));
     objections
 }
 

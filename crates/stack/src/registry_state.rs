@@ -12,6 +12,7 @@ use dockerutils_core::docker::connect::login::Login;
 use dockerutils_core::env::Env;
 use dockerutils_core::error::{Error, Result};
 use dockerutils_core::naming::{Designation, canonical, registry, split_reference};
+use jiff::Timestamp;
 use registry_client::{
     Attachment, Digest, Options, Proxies, Registry, RegistryCredentials, RemoteDescriptor, RemoteManifest, many,
 };
@@ -116,24 +117,53 @@ impl Registries {
         }
     }
 
-    /// What is there of all tags of the targets.
+    /// What is there of all tags of the targets; and of those with tests, what is said of them at their own tag.
     ///
     /// # Errors
     /// Every answer but that a tag is there, or is absent.
-    pub async fn state(&self, targets: &[StackTarget]) -> Result<RegistryState> {
+    pub async fn state(
+        &self,
+        targets: &[StackTarget],
+        has_tests: impl Fn(&StackTarget) -> bool,
+    ) -> Result<RegistryState> {
         let mut wanted = BTreeSet::new();
         for target in targets {
-            let own = [(&target.designation.tag, true)];
-            for (tag, is_own) in own.into_iter().chain(target.fallbacks.iter().map(|tag| (tag, false))) {
-                wanted.insert((target.designation.name.clone(), tag.clone(), is_own));
+            let own = [(&target.designation.tag, has_tests(target))];
+            for (tag, with_tests) in own.into_iter().chain(target.fallbacks.iter().map(|tag| (tag, false))) {
+                wanted.insert((target.designation.name.clone(), tag.clone(), with_tests));
             }
         }
-        let found = many(wanted, |(name, tag, is_own)| async move {
+        let found = many(wanted, |(name, tag, with_tests)| async move {
             let designation = Designation { name, tag };
-            let image = self.read(&designation.to_string(), is_own).await?;
+            let image = self.read(&designation.to_string(), with_tests).await?;
             Ok::<_, Error>((designation, image))
         });
         found.await.into_iter().collect()
+    }
+
+    /// Adds what is said of the tests of these images, which are in the state, and of which nobody asked that yet.
+    ///
+    /// # Errors
+    /// Those of the registry.
+    pub async fn add_tests(&self, state: &mut RegistryState, images: &[Designation]) -> Result<()> {
+        let there = |image: &Designation| state.get(image)?.as_ref().map(|there| there.manifest.clone());
+        let asked = images.iter().filter_map(|image| Some((image, there(image)?)));
+        let said = many(asked, |(image, manifest)| async move {
+            let place = self.place(&image.to_string())?;
+            let wrong = |cause| Error::failed(format!("{image} has no valid digest in its registry")).because(cause);
+            let digest = Digest::parse(&manifest).map_err(wrong)?;
+            let listed = place.registry.referrers(&place.repository, &digest, None).await;
+            let said = verdicts::said(&listed.map_err(Error::from)?, Timestamp::now());
+            Ok::<_, Error>((image, said))
+        });
+        let answers = said.await;
+        for answer in answers {
+            let (image, said) = answer?;
+            if let Some(Some(there)) = state.get_mut(image) {
+                there.tests = Some(said);
+            }
+        }
+        Ok(())
     }
 
     /// The digest of what is there under this tag; `None` where there is nothing.
@@ -146,12 +176,12 @@ impl Registries {
         Ok(head.map_err(Error::from)?.map(|head| head.digest.as_str().to_owned()))
     }
 
-    /// What there is of a reference; `None` if it is absent.
+    /// What there is of a reference, but for what is said of its tests; `None` if it is absent.
     ///
     /// # Errors
     /// Those of the registry.
     pub async fn image(&self, reference: &str) -> Result<Option<RemoteImage>> {
-        self.read(reference, true).await
+        self.read(reference, false).await
     }
 
     /// The same; what is said about its tests is only asked where `with_tests` says so.
@@ -168,8 +198,9 @@ impl Registries {
                 None => Ok(None),
             }
         };
+        let lists = is_silent || with_tests;
         let listed = async {
-            match is_silent || with_tests {
+            match lists {
                 true => {
                     let listed = place.registry.referrers(&place.repository, &manifest.digest, None);
                     listed.await.map_err(Error::from)
@@ -181,7 +212,7 @@ impl Registries {
         Ok(Some(RemoteImage {
             manifest: manifest.digest.as_str().to_owned(),
             inputs: own.map_or_else(|| inputs_of(inner.as_ref(), &listed), |own| vec![own]),
-            tests: verdicts::said(&listed),
+            tests: lists.then(|| verdicts::said(&listed, Timestamp::now())),
         }))
     }
 

@@ -1,14 +1,11 @@
 //! Which image run-image and run-notebook run in a repository with a stack: that of spec.yml, by the name of its directory.
 
-use std::path::{Path, PathBuf};
-
 use dockerutils_core::cli::Context;
 use dockerutils_core::config::project::Project;
+use dockerutils_core::config::stack::{FILE, around};
 use dockerutils_core::error::Result;
 
 use crate::current::CurrentStack;
-use crate::planning::DIRECTORIES;
-use crate::spec::FILE;
 
 /// The keys by which `docker/dockerutils.cfg` names an image: if it does, that image is meant.
 const NAMING_KEYS: [&str; 3] = ["name", "tag", "prefix"];
@@ -65,24 +62,4 @@ pub fn find(context: &Context, name: &str, image_name: Option<&str>, tag: Option
         tag.clone_into(&mut designation.tag);
     }
     Ok(Some(designation.to_string()))
-}
-
-/// The directory of the images of the stack around a directory: upwards to the root of the repository, and neither in the home
-/// directory nor in that of the system.
-fn around(working: &Path, home: &Path) -> Option<PathBuf> {
-    for (depth, folder) in working.ancestors().enumerate() {
-        let is_general = folder.parent().is_none() || folder == home;
-        if depth > 0 && is_general {
-            return None;
-        }
-        let names = DIRECTORIES.iter().filter(|name| depth == 0 || **name != ".");
-        let mut usual = names.map(|name| folder.join(name));
-        if let Some(found) = usual.find(|directory| directory.join(FILE).is_file()) {
-            return Some(found);
-        }
-        if folder.join(".git").exists() {
-            return None;
-        }
-    }
-    None
 }

@@ -17,6 +17,8 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
+pub use dockerutils_core::config::stack::FILE;
+use dockerutils_core::config::stack::{LONGEST, MOST_BRACKETS, is_bounded};
 use dockerutils_core::error::{Error, Result};
 use dockerutils_core::hint;
 use dockerutils_core::naming::is_repository;
@@ -26,13 +28,6 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 
 pub use change_ignore::{ChangeIgnore, FILE as IGNORE_FILE};
 use yaml::{Fault, Node, NodePath};
-
-/// The name of the file in the directory of the images.
-pub const FILE: &str = "spec.yml";
-/// The longest text, in bytes, and the most brackets that open a list or a mapping: for so many in one another, the scanner of YAML
-/// takes the square of their number (60 s for 200,000).
-const LONGEST: usize = 1 << 20;
-const MOST_BRACKETS: usize = 10_000;
 
 /// A stack, as its `spec.yml` describes it, in whichever form.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -245,7 +240,7 @@ impl Spec {
             path: path.to_owned(),
             text: text.to_owned(),
         };
-        if text.len() > LONGEST || text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count() > MOST_BRACKETS {
+        if !is_bounded(text) {
             return Err(Error::usage(format!(
                 "{} has more than {} KiB, or more than {MOST_BRACKETS} opening brackets",
                 path.display(),

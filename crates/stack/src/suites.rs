@@ -74,6 +74,8 @@ pub enum TestKind {
 impl TestKind {
     /// All of them, in the order in which they are run.
     pub const ALL: [Self; 3] = [Self::Basic, Self::Integration, Self::Workflow];
+    /// Those that build-stack runs.
+    pub const OF_BUILDS: [Self; 2] = [Self::Basic, Self::Integration];
 
     /// Its name, as `--kind` takes it.
     pub const fn name(self) -> &'static str {
@@ -167,7 +169,7 @@ pub struct FailedTest {
 impl SuiteRequest<'_> {
     /// The folders with the tests of this kind that are there, on this machine.
     pub fn folders(&self) -> Vec<PathBuf> {
-        folders(self.spec, self.image, self.kind)
+        folders(self.spec, &self.image.name, &self.image.directory, self.kind)
     }
 
     /// A JUnit file of this suite: `artifacts/ghcr.io-team-base-2026.10-main.basic-tests.xml`.
@@ -229,32 +231,33 @@ impl SuiteOutcome {
     }
 }
 
-/// The folders with the tests of a kind that are there, on this machine.
-fn folders(spec: &Spec, image: &StackImage, kind: TestKind) -> Vec<PathBuf> {
-    let own = |name: &str| image.directory.join(name);
+/// The folders with the tests of a kind that are there, on this machine: of the image of this name in this directory. Integration tests
+/// are those that spec.yml speaks of.
+fn folders(spec: &Spec, name: &str, directory: &Path, kind: TestKind) -> Vec<PathBuf> {
+    let own = |folder: &str| directory.join(folder);
     let folders = match kind {
-        TestKind::Basic => [common_tests(image), Some(own(BASIC_TESTS))],
-        TestKind::Integration if !has_integration_tests(spec, &image.name, &image.directory) => [None, None],
+        TestKind::Basic => [common_tests(directory), Some(own(BASIC_TESTS))],
+        TestKind::Integration if !spec.image(name).is_some_and(|section| section.integration_tests) => [None, None],
         TestKind::Integration => [Some(own(INTEGRATION_TESTS)), None],
         TestKind::Workflow => [Some(own(WORKFLOW_TESTS)), None],
     };
     folders.into_iter().flatten().filter(|folder| folder.is_dir()).collect()
 }
 
-/// The directory with the basic tests of all images.
-fn common_tests(image: &StackImage) -> Option<PathBuf> {
-    image.directory.parent().map(|images| images.join(COMMON_TESTS))
+/// The directory with the basic tests of all images, beside the directory of one.
+fn common_tests(directory: &Path) -> Option<PathBuf> {
+    directory.parent().map(|images| images.join(COMMON_TESTS))
 }
 
-/// Whether an image has integration tests: spec.yml says so, and its directory has them.
-pub fn has_integration_tests(spec: &Spec, name: &str, directory: &Path) -> bool {
-    spec.image(name).is_some_and(|section| section.integration_tests) && directory.join(INTEGRATION_TESTS).is_dir()
+/// Whether there is a folder for tests of this kind of the image of this name in this directory.
+pub fn has_tests(spec: &Spec, name: &str, directory: &Path, kind: TestKind) -> bool {
+    !folders(spec, name, directory, kind).is_empty()
 }
 
 /// The folders of an image with tests of any kind, and that of all images.
 pub(crate) fn all_folders(image: &StackImage) -> Vec<PathBuf> {
     let own = [BASIC_TESTS, INTEGRATION_TESTS, WORKFLOW_TESTS].map(|name| image.directory.join(name));
-    common_tests(image).into_iter().chain(own).collect()
+    common_tests(&image.directory).into_iter().chain(own).collect()
 }
 
 /// The files that people are to look at by themselves, in the order of their names.

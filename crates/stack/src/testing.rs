@@ -20,9 +20,9 @@ use crate::history::CiVariables;
 use crate::pending_tests;
 use crate::plan::RemoteImage;
 use crate::registry_state::Registries;
-use crate::suites::{self, SuiteOutcome, SuiteRequest, SuiteVerdict, TestKind};
+use crate::suites::{self, SuiteOutcome, SuiteRequest, SuiteVerdict, TestKind, has_tests};
 use crate::tags::StackTarget;
-use crate::verdicts::{self, Verdict, VerdictKey};
+use crate::verdicts::{self, Publication, Verdict, VerdictKey};
 use registry_client::Digest;
 use report::{SuiteReport, TestReport, TestedImage};
 
@@ -115,7 +115,7 @@ impl<'s> TestPlan<'s> {
             stack,
             images,
             kinds: match args.kinds.is_empty() {
-                true => vec![TestKind::Basic, TestKind::Integration],
+                true => TestKind::OF_BUILDS.to_vec(),
                 false => TestKind::ALL
                     .into_iter()
                     .filter(|kind| args.kinds.contains(kind))
@@ -284,7 +284,7 @@ impl TestSite<'_> {
             let same = async {
                 let id = held.map(|held| held.id).unwrap_or_default();
                 image::check_same(self.engine, &reference, &id).await?;
-                self.tell(&reference, there, &tested).await
+                self.tell(test, there, &tested).await
             };
             match same.await {
                 Ok(told) => tested.verdicts = told,
@@ -299,29 +299,37 @@ impl TestSite<'_> {
 
     /// Tells the registry how the tests of an image that it has ended, and has the next plan not run them again if they ended well.
     /// How much was told.
-    async fn tell(&self, reference: &str, there: &RemoteImage, tested: &TestedImage) -> Result<usize> {
+    async fn tell(&self, test: &PlannedTest<'_>, there: &RemoteImage, tested: &TestedImage) -> Result<usize> {
+        let reference = test.designation.to_string();
         let outcomes = || tested.suites.iter().map(|suite| &suite.outcome);
         let is_good = |outcome: &SuiteOutcome| matches!(outcome.verdict, SuiteVerdict::Passed | SuiteVerdict::NoTests);
-        let both = [TestKind::Basic, TestKind::Integration];
-        let all_of_a_build = both
+        let all_of_a_build = TestKind::OF_BUILDS
             .iter()
             .all(|kind| outcomes().any(|outcome| outcome.kind == *kind && is_good(outcome)));
-        if let (Some(inputs), true) = (there.inputs.last(), all_of_a_build) {
-            pending_tests::end(&self.context.env, &inputs.digest())?;
+        for inputs in there.inputs.iter().filter(|_| all_of_a_build) {
+            let key = pending_tests::key(&test.designation.name, &inputs.digest());
+            pending_tests::end(&self.context.env, &key)?;
         }
         let (Some(registries), Some(key)) = (self.registries, self.says) else {
             return Ok(0);
         };
-        let said: Vec<Verdict> = outcomes()
+        let (spec, image) = (&self.plan.stack.spec, test.image);
+        let said = outcomes().filter_map(|outcome| {
+            let has_folder = has_tests(spec, &image.name, &image.directory, outcome.kind);
             // What is checked out here may have lost its tests: that says nothing about the image.
-            .filter(|outcome| outcome.verdict != SuiteVerdict::NoTests)
-            .filter_map(|outcome| Verdict::of(outcome, self.run.as_deref()))
-            .collect();
-        let place = registries.place(reference)?;
+            let is_said = has_folder || outcome.verdict != SuiteVerdict::NoTests;
+            Verdict::of(outcome, has_folder, self.run.as_deref()).filter(|_| is_said)
+        });
+        let said: Vec<Verdict> = said.collect();
+        let place = registries.place(&reference)?;
         let wrong = |cause| Error::failed(format!("{reference} has no valid digest in its registry")).because(cause);
         let digest = Digest::parse(&there.manifest).map_err(wrong)?;
-        let told = verdicts::publish(place.registry, &place.repository, &digest, &said, key).await?;
-        Ok(told.len())
+        match verdicts::publish(place.registry, &place.repository, &digest, &said, key).await? {
+            Publication::Attached(attached) => Ok(attached.len()),
+            Publication::NotTaken(why) => {
+                Err(why.hint("the registry takes no verdicts: test-stack --no-verdict leaves it alone"))
+            }
+        }
     }
 
     /// Has the image on the engine: from the registry, which then has this very image, or as it is on the engine.

@@ -3,8 +3,8 @@
 //!
 //! A verdict names the repository, the digest, the kind of tests, the result and the time, and all that is signed, where
 //! there is a key. So a verdict can't be moved to another image, nor a failure be turned into a success. Of each kind the
-//! newest counts, by the time that it says itself: an old success that is attached again stays old. What a registry keeps
-//! back is not seen: see docs/security.md.
+//! newest counts, by the time that it says itself: an old success that is attached again stays old. What is of a time that is still to
+//! come is left out. What a registry keeps back is not seen: see docs/security.md.
 
 pub mod keys;
 pub mod statement;
@@ -28,6 +28,8 @@ pub const ARTIFACT_TYPE: &str = "application/vnd.dockerutils.stack.verdict.v1+js
 const KIND: &str = "io.dockerutils.stack.tests";
 const RESULT: &str = "io.dockerutils.stack.result";
 const CREATED: &str = "org.opencontainers.image.created";
+/// Why a verdict of a time that is still to come does not count.
+const TO_COME: &str = "its time is still to come";
 /// How far the clocks of two machines may be apart.
 const SKEW: SignedDuration = SignedDuration::from_mins(5);
 
@@ -68,6 +70,25 @@ pub struct FoundVerdict {
     pub signature: Signature,
 }
 
+/// What became of verdicts that were to be attached.
+#[derive(Debug)]
+pub enum Publication {
+    /// They are attached.
+    Attached(Vec<RemoteDescriptor>),
+    /// The registry takes no such documents, whoever gives them: its words.
+    NotTaken(Error),
+}
+
+/// What a list of referrers says about an image's tests. Nothing of it is checked: it is only good for deciding whether they are
+/// run again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SaidOfTests {
+    /// Of each kind, whether the newest verdict is that they passed.
+    pub passed: BTreeMap<TestKind, bool>,
+    /// What is listed, and does not count, and why.
+    pub notes: Vec<String>,
+}
+
 /// What is known of an image's tests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct FoundVerdicts {
@@ -91,13 +112,15 @@ impl Signature {
 
 impl Verdict {
     /// What a suite that has just ended says; `None` where it says nothing: it could not be run. An image without any tests is good,
-    /// and one without integration or workflow tests has nothing said about those.
-    pub fn of(outcome: &SuiteOutcome, run: Option<&str>) -> Option<Self> {
-        let passed = match outcome.verdict {
-            SuiteVerdict::Passed => true,
-            SuiteVerdict::Failed => false,
-            SuiteVerdict::NoTests if outcome.kind == TestKind::Basic => true,
-            SuiteVerdict::NoTests | SuiteVerdict::NotRun => return None,
+    /// and one without integration or workflow tests has nothing said about those; but if there is a folder for integration tests
+    /// (`has_folder`), and no test in it, that is said: else they would be looked for again and again.
+    pub fn of(outcome: &SuiteOutcome, has_folder: bool, run: Option<&str>) -> Option<Self> {
+        let passed = match (outcome.verdict, outcome.kind) {
+            (SuiteVerdict::Passed, _) => true,
+            (SuiteVerdict::Failed, _) => false,
+            (SuiteVerdict::NoTests, TestKind::Basic) => true,
+            (SuiteVerdict::NoTests, TestKind::Integration) if has_folder => true,
+            (SuiteVerdict::NoTests | SuiteVerdict::NotRun, _) => return None,
         };
         Some(Self {
             kind: outcome.kind,
@@ -121,14 +144,15 @@ impl Verdict {
 /// Attaches verdicts to the manifest of this digest, one after the other, each signed where there is a key.
 ///
 /// # Errors
-/// Those of the registry, and no image of this digest; what was attached before stays.
+/// Those of the registry, and no image of this digest; what was attached before stays. That a registry takes no such documents is
+/// none: it is a [`Publication`].
 pub async fn publish(
     registry: &Registry,
     repository: &str,
     manifest: &Digest,
     verdicts: &[Verdict],
     key: Option<&VerdictKey>,
-) -> Result<Vec<RemoteDescriptor>> {
+) -> Result<Publication> {
     let subject = subject(registry, repository, manifest);
     let mut attached = Vec::new();
     // Side by side they would write the same list of referrers over each other.
@@ -145,15 +169,18 @@ pub async fn publish(
             media_type: media_type.to_owned(),
             blob: blob.into(),
         };
-        let listed = registry.attach(repository, manifest, &attachment).await;
-        attached.push(listed.map_err(Error::from)?);
+        match registry.attach(repository, manifest, &attachment).await {
+            Ok(listed) => attached.push(listed),
+            Err(error) if error.is_not_taken() => return Ok(Publication::NotTaken(error.into())),
+            Err(error) => return Err(error.into()),
+        }
     }
-    Ok(attached)
+    Ok(Publication::Attached(attached))
 }
 
-/// What a list of referrers says about the tests of an image: of each kind, whether the newest passed. It is not checked, and only good
-/// for deciding whether they are run again.
-pub(crate) fn said(listed: &[RemoteDescriptor]) -> BTreeMap<TestKind, bool> {
+/// What a list of referrers says about the tests of an image, by its annotations.
+pub(crate) fn said(listed: &[RemoteDescriptor], now: Timestamp) -> SaidOfTests {
+    let mut left_out = LeftOut::default();
     let mut newest: BTreeMap<TestKind, (Timestamp, bool)> = BTreeMap::new();
     for one in listed
         .iter()
@@ -162,13 +189,19 @@ pub(crate) fn said(listed: &[RemoteDescriptor]) -> BTreeMap<TestKind, bool> {
         let of = |name: &str| one.annotations.get(name).map(String::as_str);
         let kind = of(KIND).and_then(|name| TestKind::ALL.into_iter().find(|kind| kind.name() == name));
         let time = of(CREATED).and_then(|text| text.parse::<Timestamp>().ok());
-        if let (Some(kind), Some(time)) = (kind, time)
-            && newest.get(&kind).is_none_or(|(known, _)| *known <= time)
-        {
+        let (Some(kind), Some(time)) = (kind, time) else {
+            continue;
+        };
+        if is_to_come(time, now) {
+            left_out.add(TO_COME.to_owned());
+        } else if newest.get(&kind).is_none_or(|(known, _)| *known <= time) {
             newest.insert(kind, (time, of(RESULT) == Some("passed")));
         }
     }
-    newest.into_iter().map(|(kind, (_, passed))| (kind, passed)).collect()
+    SaidOfTests {
+        passed: newest.into_iter().map(|(kind, (_, passed))| (kind, passed)).collect(),
+        notes: left_out.notes(),
+    }
 }
 
 /// The verdicts about the manifest of this digest. With a key, only those that it signed count.
@@ -212,8 +245,32 @@ fn subject(registry: &Registry, repository: &str, manifest: &Digest) -> VerdictS
     }
 }
 
+/// Whether a time is later than what the clocks of two machines may be apart.
+fn is_to_come(time: Timestamp, now: Timestamp) -> bool {
+    time.duration_since(now) > SKEW
+}
+
+/// Why verdicts do not count, and how many for each reason.
+#[derive(Default)]
+struct LeftOut(BTreeMap<String, usize>);
+
+impl LeftOut {
+    fn add(&mut self, why: String) {
+        *self.0.entry(why).or_default() += 1;
+    }
+
+    fn notes(self) -> Vec<String> {
+        let note = |(why, count): (String, usize)| match count {
+            1 => format!("a verdict does not count: {why}"),
+            count => format!("{count} verdicts do not count: {why}"),
+        };
+        self.0.into_iter().map(note).collect()
+    }
+}
+
 /// Of what is attached to an image, the newest verdicts of each kind that count. Where two are of the same time, the
-/// failure does.
+/// failure does. What is of a time that is still to come does not: it would outlive all that follows. But a failure that the
+/// key signed does: nobody else wrote it, and a machine whose clock is wrong must not make a success of it.
 pub fn newest<'b>(
     blobs: impl Iterator<Item = &'b [u8]>,
     subject: &VerdictSubject,
@@ -221,27 +278,25 @@ pub fn newest<'b>(
     now: Timestamp,
 ) -> FoundVerdicts {
     let mut newest: BTreeMap<TestKind, (Timestamp, FoundVerdict)> = BTreeMap::new();
-    let mut left_out: BTreeMap<String, usize> = BTreeMap::new();
-    let mut leave_out = |why: String| *left_out.entry(why).or_default() += 1;
+    let mut left_out = LeftOut::default();
     for blob in blobs {
         let (verdict, signature) = match statement::read(blob, subject, key) {
             Ok(read) => read,
             Err(why) => {
-                leave_out(why.to_string());
+                left_out.add(why.to_string());
                 continue;
             }
         };
         if key.is_some() && signature != Signature::Verified {
-            leave_out(format!("it is {}", signature.says()));
+            left_out.add(format!("it is {}", signature.says()));
             continue;
         }
         // It was read before.
         let Ok(time) = verdict.finished.parse::<Timestamp>() else {
             continue;
         };
-        // A success of next year would outlive all failures until then.
-        if verdict.passed && time.duration_since(now) > SKEW {
-            leave_out("it says that it passed at a time that is still to come".to_owned());
+        if is_to_come(time, now) && (verdict.passed || signature != Signature::Verified) {
+            left_out.add(TO_COME.to_owned());
             continue;
         }
         let kind = verdict.kind;
@@ -259,13 +314,9 @@ pub fn newest<'b>(
             newest.insert(kind, (time, found));
         }
     }
-    let note = |(why, count): (String, usize)| match count {
-        1 => format!("a verdict does not count: {why}"),
-        count => format!("{count} verdicts do not count: {why}"),
-    };
     FoundVerdicts {
         newest: newest.into_values().map(|(_, found)| found).collect(),
-        notes: left_out.into_iter().map(note).collect(),
+        notes: left_out.notes(),
     }
 }
 

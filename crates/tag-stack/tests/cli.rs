@@ -27,8 +27,13 @@ fn tested(base: bool, leaf: bool) -> ScriptedRegistry {
     registry
 }
 
-/// Attaches a verdict without a signature to what `1.10-main` of an image names, by hand: as another program would.
+/// Attaches a verdict of the basic tests, without a signature, to what `1.10-main` of an image names.
 fn verdict(registry: &ScriptedRegistry, image: &str, passed: bool, finished: &str) {
+    verdict_of(registry, image, "basic", passed, finished);
+}
+
+/// The same, of any kind of tests; by hand, as another program would.
+fn verdict_of(registry: &ScriptedRegistry, image: &str, kind: &str, passed: bool, finished: &str) {
     let digest = registry.store(|store| store.tag(image, "1.10-main")).unwrap();
     let statement = json!({
         "_type": "https://in-toto.io/Statement/v1",
@@ -39,8 +44,8 @@ fn verdict(registry: &ScriptedRegistry, image: &str, passed: bool, finished: &st
         "predicateType": "https://in-toto.io/attestation/test-result/v0.1",
         "predicate": {
             "result": if passed { "PASSED" } else { "FAILED" },
-            "configuration": [{ "name": "basic" }],
-            "io.dockerutils.stack": { "kind": "basic", "tests": 3, "failures": u64::from(!passed), "finishedOn": finished },
+            "configuration": [{ "name": kind }],
+            "io.dockerutils.stack": { "kind": kind, "tests": 3, "failures": u64::from(!passed), "finishedOn": finished },
         },
     });
     let attachment = Attachment {
@@ -359,4 +364,62 @@ fn who_interrupts_again_is_told_what_is_left() {
     ] {
         assert!(outcome.stderr.contains(&said), "{outcome}");
     }
+}
+
+#[test]
+fn no_registry_is_asked_while_somebody_types() {
+    for shell in ["bash", "zsh", "fish"] {
+        let sandbox = Sandbox::new();
+        let script = tag_stack(&sandbox)
+            .args(["--dockerutils-describe", shell])
+            .any_stdout()
+            .run();
+        assert!(!script.stdout.contains("--dockerutils-complete"), "{shell}");
+    }
+}
+
+#[test]
+fn a_verdict_is_needed_of_each_kind_of_tests_that_an_image_has() {
+    let registry = tested(true, true);
+    let sandbox = stack(&registry)
+        .dir("images/leaf/test")
+        .dir("images/base/integration_tests");
+    let spec = sandbox
+        .read("images/spec.yml")
+        .replace("/base}", "/base, integration_tests: true}");
+    sandbox.write("images/spec.yml", spec);
+    promote(&sandbox)
+        .code(1)
+        .any_stdout()
+        .stderr_has("1 of 2 images did not prove good: base: it has no verdict of its integration tests\n")
+        .stderr_has("hint: test-stack 1.10-main; ")
+        .run();
+    verdict_of(&registry, "base", "integration", true, "2026-10-02T10:00:00Z");
+    promote(&sandbox).any_stdout().any_stderr().run();
+    // One of another kind is not enough.
+    let other = self::registry();
+    verdict_of(&other, "base", "basic", true, "2026-10-02T10:00:00Z");
+    verdict_of(&other, "leaf", "workflow", true, "2026-10-02T10:00:00Z");
+    let sandbox = stack(&other).dir("images/leaf/test");
+    let document = promote(&sandbox)
+        .arg("--json")
+        .code(1)
+        .any_stdout()
+        .any_stderr()
+        .run()
+        .json();
+    assert_eq!(
+        document["images"][1]["objections"],
+        json!([{ "kind": "not_tested", "tests": "basic" }])
+    );
+}
+
+#[test]
+fn a_failure_of_a_time_to_come_is_said_and_stops_nobody() {
+    let registry = tested(true, true);
+    verdict(&registry, "leaf", false, "9999-01-01T00:00:00Z");
+    promote(&stack(&registry))
+        .stdout_has("    a verdict does not count: its time is still to come\n")
+        .any_stderr()
+        .run();
 }

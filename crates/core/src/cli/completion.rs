@@ -1,4 +1,5 @@
-//! Completions for bash, zsh and fish: clap's, and what an argument can name: docks, image types, networks and the like.
+//! Completions for bash, zsh and fish: clap's, and what an argument can name: docks, image types, images of a stack, networks
+//! and the like.
 //!
 //! The shells ask the command itself, `COMMAND --dockerutils-complete KIND`, which prints one candidate a line. They
 //! take each line as data: none of the functions here expands a word of it.
@@ -24,6 +25,10 @@ enum CompletionKind {
     Build,
     /// What run-image runs.
     Run,
+    /// Images of the stack.
+    Stack,
+    /// What run-notebook opens: images of the stack, and files.
+    Opened,
     /// What publish-image publishes.
     Publish,
     /// Images, and then a destination.
@@ -44,11 +49,13 @@ enum CompletionKind {
 }
 
 impl CompletionKind {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 15] = [
         Self::Docks,
         Self::Places,
         Self::Build,
         Self::Run,
+        Self::Stack,
+        Self::Opened,
         Self::Publish,
         Self::Transfer,
         Self::Networks,
@@ -66,6 +73,8 @@ impl CompletionKind {
             Self::Places => "places",
             Self::Build => "build",
             Self::Run => "run",
+            Self::Stack => "stack",
+            Self::Opened => "opened",
             Self::Publish => "publish",
             Self::Transfer => "transfer",
             Self::Networks => "networks",
@@ -86,6 +95,11 @@ impl CompletionKind {
         }
     }
 
+    /// Whether the argument names files, too.
+    const fn with_files(self) -> bool {
+        matches!(self, Self::Opened)
+    }
+
     /// What an argument of this command names; `None` if it is not the name of anything.
     fn of(command: &str, argument: &clap::Arg) -> Option<Self> {
         let names = argument.get_value_names().unwrap_or_default();
@@ -96,6 +110,8 @@ impl CompletionKind {
             (_, _, "NETWORK") => Some(Self::Networks),
             ("build-image", "image", _) => Some(Self::Build),
             ("run-image", "image", _) => Some(Self::Run),
+            ("build-stack", "images" | "only", _) | ("test-stack", "only", _) => Some(Self::Stack),
+            ("run-notebook", "file", _) => Some(Self::Opened),
             ("publish-image", "image", _) => Some(Self::Publish),
             ("transfer-image", "positional", _) => Some(Self::Transfer),
             ("register-dock", "positional", _) => Some(Self::Hosts),
@@ -144,6 +160,14 @@ _dockerutils_words() {
 }
 "#;
 
+/// bash: adds files. As the words are file names then, bash quotes them, and ends a directory with a slash.
+const BASH_FILES: &str = r#"        local file
+        while IFS= read -r file; do
+            COMPREPLY+=("$file")
+        done < <(compgen -f -- "$2")
+        compopt -o filenames 2>/dev/null
+"#;
+
 /// zsh: compadd quotes by itself.
 const ZSH_WORDS: &str = r#"
 _dockerutils_words() {
@@ -151,6 +175,10 @@ _dockerutils_words() {
     before=(${${(@)words[2,CURRENT-1]}:#-*})
     found=(${(f)"$(command $1 --dockerutils-complete $2 $#before 2>/dev/null)"})
     compadd -a found
+}
+_dockerutils_words_and_files() {
+    _dockerutils_words $1 $2
+    _files
 }
 _dockerutils_words_with() {
     if [[ -n ${words[(r)--$1]} ]]; then
@@ -251,13 +279,14 @@ fn bash(script: &str, names: &CompletionSpec) -> String {
             "    local index before=0\n    for ((index = 1; index < COMP_CWORD; index++)); do\n        case \
              ${{COMP_WORDS[index]}} in\n{valued}        -*) ;;\n        *) before=$((before + 1)) ;;\n        \
              esac\n    done\n    if [[ $2 != -* ]] && ((index == COMP_CWORD)){}{}; then\n        _dockerutils_words {name} {} \
-             \"$2\" \"$before\"\n        return\n    fi\n",
+             \"$2\" \"$before\"\n{}        return\n    fi\n",
             if *many { "" } else { " && ((before == 0))" },
             match kind.condition() {
                 Some(option) => format!(" && [[ \" ${{COMP_WORDS[*]:0:COMP_CWORD}} \" == *' --{option} '* ]]"),
                 None => String::new(),
             },
-            kind.word()
+            kind.word(),
+            if kind.with_files() { BASH_FILES } else { "" }
         ));
         if *kind == CompletionKind::Docks && !many {
             // Behind the dock's name is a command on the dock, which this machine can't complete.
@@ -277,6 +306,7 @@ fn zsh(script: &str, names: &CompletionSpec) -> String {
     // With a blank before it, zsh calls it as it is.
     let action = |kind: &CompletionKind| match kind.condition() {
         Some(option) => format!(": _dockerutils_words_with {option} {} {}'", names.command, kind.word()),
+        None if kind.with_files() => format!(": _dockerutils_words_and_files {} {}'", names.command, kind.word()),
         None => format!(": _dockerutils_words {} {}'", names.command, kind.word()),
     };
     for line in lines {
@@ -341,7 +371,8 @@ fn fish(script: &str, names: &CompletionSpec) -> String {
             (true, None) => String::new(),
             (false, None) => " -n __fish_is_first_token".to_owned(),
         };
-        out.push_str(&format!("complete -c {name}{first} -f -a '{}'\n", words(kind)));
+        let files = if kind.with_files() { "" } else { " -f" };
+        out.push_str(&format!("complete -c {name}{first}{files} -a '{}'\n", words(kind)));
     }
     out
 }

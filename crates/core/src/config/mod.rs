@@ -5,5 +5,6 @@ pub mod ini;
 pub mod own;
 pub mod project;
 pub mod settings;
+pub mod stack;
 pub mod trust;
 pub mod variables;

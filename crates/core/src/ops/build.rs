@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::config::project::{Project, designated, dotted};
 use crate::config::settings::Settings;
+use crate::config::stack;
 use crate::context::Context;
 use crate::docker::build::build_needs::is_folder;
 use crate::docker::build::builder::{Builder, builder_of};
@@ -540,9 +541,14 @@ fn script(project: &Project, settings: &Settings<'_>, key: &str, kind: &'static 
 /// A wrong configuration, an engine that can't be reached. Failed builds are reported, and in the status.
 pub fn build(context: &Context, args: &BuildArgs) -> Result<ExitStatus> {
     let printer = &context.printer;
-    let project = Project::find(&context.working_dir, &context.env)?;
+    let image = &args.image;
+    let project = Project::find(&context.working_dir, &context.env);
+    let project = project.map_err(|error| of_stack(context, image, error))?;
     warn_of_unknown_keys(&project, printer);
-    let mut plan = BuildPlan::new(&project, args, &context.env)?;
+    let mut plan = BuildPlan::new(&project, args, &context.env).map_err(|error| match project.buildable(image) {
+        Ok(()) => error,
+        Err(_) => of_stack(context, image, error),
+    })?;
     plan.docker_prefix = context.docker_prefix()?;
     for note in &plan.notes {
         printer.warning(note);
@@ -558,6 +564,20 @@ pub fn build(context: &Context, args: &BuildArgs) -> Result<ExitStatus> {
     let reports = context.block_on(run_plan(context, &project, &plan))?;
     print_reports(printer, &reports.images)?;
     Ok(reports.status)
+}
+
+/// The error of an image that can't be built here; where it is one of a stack, with the command that builds it.
+fn of_stack(context: &Context, image: &str, error: Error) -> Error {
+    let names = stack::image_names(&context.working_dir, &context.env);
+    match names.iter().any(|name| name == image) {
+        true => error.hint(hint!(
+            "{} is an image of the stack in {file}: build-stack {} --no-push",
+            image,
+            image;
+            file = stack::FILE
+        )),
+        false => error,
+    }
 }
 
 /// What came out of a plan.

@@ -1,15 +1,15 @@
 //! The tests of an image in a run: basic ones before the push, integration tests after it, and what is attached to the image about
 //! both.
 
+use dockerutils_core::config::stack::repository_root;
 use dockerutils_core::error::Result;
 
 use super::outcome::StackResult;
 use super::run::{LocalImage, StackRun};
-use crate::artifacts::repository_root;
 use crate::pending_tests;
-use crate::suites::{self, SuiteOutcome, SuiteRequest, TestKind};
+use crate::suites::{self, SuiteOutcome, SuiteRequest, TestKind, has_tests};
 use crate::tags::StackTarget;
-use crate::verdicts::Verdict;
+use crate::verdicts::{self, Publication, Verdict};
 
 impl StackRun<'_> {
     /// Runs the tests of a kind on what the engine has by the image's name.
@@ -56,7 +56,7 @@ impl StackRun<'_> {
     ) -> Result<()> {
         let key = pending_tests::key(&target.designation.name, &result.planned.input);
         pending_tests::begin(&self.context.env, &key, &result.planned.reference)?;
-        for kind in [TestKind::Basic, TestKind::Integration] {
+        for kind in TestKind::OF_BUILDS {
             self.suite_of(kind, target, digest, made, result).await?;
         }
         pending_tests::end(&self.context.env, &key)
@@ -67,7 +67,7 @@ impl StackRun<'_> {
     /// # Errors
     /// As [`suite`](Self::suite).
     pub(super) async fn suites_here(&self, target: &StackTarget, result: &mut StackResult) -> Result<()> {
-        for kind in [TestKind::Basic, TestKind::Integration] {
+        for kind in TestKind::OF_BUILDS {
             self.suite(kind, target, result).await?;
         }
         Ok(())
@@ -112,16 +112,29 @@ impl StackRun<'_> {
         Ok(Some(outcome))
     }
 
+    /// Attaches what a suite said. A registry that takes no such documents makes no failure of tests that passed: the next plan has
+    /// them run again.
     async fn attach_verdict(&self, outcome: &SuiteOutcome, target: &StackTarget, digest: &str) -> Result<()> {
-        let run = self.planned.stack.ci.as_ref().and_then(|ci| ci.run.as_deref());
-        let Some(verdict) = Verdict::of(outcome, run) else {
+        let stack = &self.planned.stack;
+        let run = stack.ci.as_ref().and_then(|ci| ci.run.as_deref());
+        let image = stack.graph.images.get(target.image);
+        let has_folder = image.is_some_and(|image| has_tests(&stack.spec, &image.name, &image.directory, outcome.kind));
+        let Some(verdict) = Verdict::of(outcome, has_folder, run) else {
             return Ok(());
         };
+        let said = [verdict];
         let place = self.place(target)?;
         let digest = super::run::parsed(digest)?;
-        let verdicts = [verdict];
-        let attached = crate::verdicts::publish(place.registry, &place.repository, &digest, &verdicts, self.key);
-        attached.await.map(drop)
+        let published = verdicts::publish(place.registry, &place.repository, &digest, &said, self.key);
+        if let Publication::NotTaken(why) = published.await? {
+            self.context.printer.warning(&format!(
+                "the registry takes no verdict of {}: its {} tests run again with the next build-stack, and tag-stack needs --force: {}",
+                target.label(&stack.spec),
+                outcome.kind,
+                why.with_causes()
+            ));
+        }
+        Ok(())
     }
 }
 

@@ -38,8 +38,6 @@ pub enum WantedImages {
 pub struct WorkOptions {
     /// Images are pushed, and copied in the registry.
     pub pushes: bool,
-    /// Images are tested.
-    pub tests: bool,
     /// The engine keeps annotations, and pushes them: it has containerd's store.
     pub annotates: bool,
     /// It builds with BuildKit, which takes a cache from a registry and leaves one in the image.
@@ -204,15 +202,10 @@ impl StackWork {
                         .get(*child)
                         .is_some_and(|child| child.parent == Some(position))
             };
-            let tests = options.tests && image.tests;
             let section = stack.spec.image(&target.name);
             let prints_tags = options.pushes && has_printed_tags(stack, &target.name);
             let kind = match &image.action {
                 Action::Nothing { manifest } => WorkKind::Nothing {
-                    manifest: manifest.clone(),
-                },
-                // Nothing of it is wanted but its tests.
-                Action::Test { manifest } if !options.tests => WorkKind::Nothing {
                     manifest: manifest.clone(),
                 },
                 Action::Test { manifest } => WorkKind::Test {
@@ -221,7 +214,7 @@ impl StackWork {
                 Action::Copy { from, manifest } => WorkKind::Copy {
                     from: from.clone(),
                     manifest: manifest.clone(),
-                    is_pulled: tests || prints_tags || (!options.pushes && positions.iter().any(starts)),
+                    is_pulled: image.tests || prints_tags || (!options.pushes && positions.iter().any(starts)),
                 },
                 Action::Build => WorkKind::Build {
                     image: Box::new(image_plan(planned, position, options, env, seen_from)?),
@@ -234,7 +227,7 @@ impl StackWork {
                 kind,
                 further_tags: target.commit_tag.iter().cloned().collect(),
                 prints_tags,
-                tests,
+                tests: image.tests,
                 prunes: options.pushes && section.is_some_and(|section| section.prune),
             });
         }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::*;
 use crate::history::CommitLine;
+use crate::pending_tests;
 use crate::tags::{TagSource, targets};
 
 const SPEC: &str = "tag: {prefix: 1.10}\nimages:\n  base: {image_name: r.example/base, build_args: {V: 1.0}}\n  \
@@ -23,6 +24,7 @@ struct Stack {
     registry: RegistryState,
     untested: BTreeSet<String>,
     all: bool,
+    retests: Retests,
     _folder: tempfile::TempDir,
 }
 
@@ -74,6 +76,7 @@ fn stack(branch: &str) -> Stack {
         registry: RegistryState::new(),
         untested: BTreeSet::new(),
         all: false,
+        retests: Retests::Unfinished,
         _folder: folder,
     };
     for index in 0..made.targets.len() {
@@ -89,7 +92,7 @@ impl Stack {
         let image = RemoteImage {
             manifest: part(&format!("{index}")),
             inputs: vec![self.inputs[index].clone()],
-            tests: BTreeMap::new(),
+            tests: None,
         };
         self.registry.insert(
             Designation {
@@ -131,6 +134,7 @@ impl Stack {
             change_ignore: &self.change_ignore,
             registry: &self.registry,
             all: self.all,
+            retests: self.retests,
         }
     }
 
@@ -341,28 +345,131 @@ fn tests_that_did_not_end_are_run_again() {
     let plan = plan(&stack.facts());
     let words: Vec<&str> = plan.images.iter().map(|image| image.action.word()).collect();
     assert_eq!(words, ["nothing", "test again", "nothing", "nothing"]);
-    assert_eq!(plan.images[1].reasons, [PlanReason::TestsUnfinished]);
+    assert_eq!(
+        plan.images[1]
+            .reasons
+            .iter()
+            .flat_map(PlanReason::lines)
+            .collect::<Vec<_>>(),
+        ["its tests did not end here, or did not end well"]
+    );
     assert!(plan.images[1].tests);
+}
+
+/// What is said of the tests of an image: of these kinds, whether they passed.
+fn said<const N: usize>(passed: [(TestKind, bool); N]) -> Option<SaidOfTests> {
+    Some(SaidOfTests {
+        passed: passed.into(),
+        ..SaidOfTests::default()
+    })
+}
+
+impl Stack {
+    /// Makes folders with tests.
+    fn with_tests(&self, folders: &[&str]) {
+        for folder in folders {
+            fs::create_dir_all(self._folder.path().join(folder)).unwrap();
+        }
+    }
+
+    fn lines(&self, index: usize) -> Vec<String> {
+        let plan = self.plan();
+        plan.images[index].reasons.iter().flat_map(PlanReason::lines).collect()
+    }
 }
 
 #[test]
 fn what_a_verdict_says_of_tests_that_failed_or_are_missing_runs_them_again() {
-    let words = |stack: &Stack| {
-        let plan = plan(&stack.facts());
-        plan.images.iter().map(|image| image.action.word()).collect::<Vec<_>>()
-    };
     let mut stack = stack("main");
+    stack.with_tests(&["base/test", "mid/test", "side/test"]);
     for (index, tests) in [
-        (0, vec![(TestKind::Basic, false)]),
+        (0, said([(TestKind::Basic, false)])),
         // It has no directory with integration tests yet.
-        (1, vec![(TestKind::Basic, true)]),
-        (2, vec![(TestKind::Basic, true), (TestKind::Workflow, false)]),
+        (1, said([(TestKind::Basic, true)])),
+        (2, said([(TestKind::Basic, true), (TestKind::Workflow, false)])),
+        // It has no tests at all.
+        (3, said([])),
     ] {
-        stack.of(index).tests = tests.into_iter().collect();
+        stack.of(index).tests = tests;
     }
-    assert_eq!(words(&stack), ["test again", "nothing", "nothing", "nothing"]);
-    fs::create_dir_all(stack._folder.path().join("mid/integration_tests")).unwrap();
-    assert_eq!(words(&stack), ["test again", "test again", "nothing", "nothing"]);
-    stack.of(1).tests.insert(TestKind::Integration, true);
-    assert_eq!(words(&stack), ["test again", "nothing", "nothing", "nothing"]);
+    stack.assert_words(&["base test again", "mid nothing", "side nothing", "leaf nothing"]);
+    assert_eq!(stack.lines(0), ["its basic tests failed"]);
+    stack.with_tests(&["mid/integration_tests"]);
+    stack.assert_words(&["base test again", "mid test again", "side nothing", "leaf nothing"]);
+    assert_eq!(
+        stack.lines(1),
+        ["its integration tests have no verdict: they did not end, or nobody ran them"]
+    );
+    stack.of(1).tests = said([(TestKind::Basic, true), (TestKind::Integration, true)]);
+    stack.assert_words(&["base test again", "mid nothing", "side nothing", "leaf nothing"]);
+}
+
+#[test]
+fn what_was_pushed_and_has_no_verdict_is_tested_where_it_has_tests() {
+    let mut stack = stack("main");
+    for index in 0..4 {
+        stack.of(index).tests = said([]);
+    }
+    stack.assert_words(&["base nothing", "mid nothing", "side nothing", "leaf nothing"]);
+    stack.with_tests(&["mid/test", "mid/integration_tests"]);
+    stack.assert_words(&["base nothing", "mid test again", "side nothing", "leaf nothing"]);
+    assert_eq!(
+        stack.lines(1),
+        ["its basic and integration tests have no verdict: they did not end, or nobody ran them"]
+    );
+    stack.with_tests(&["tests_common"]);
+    stack.assert_words(&[
+        "base test again",
+        "mid test again",
+        "side test again",
+        "leaf test again",
+    ]);
+    // Where nothing is said to the registry, that is no matter; changed tests are.
+    stack.retests = Retests::Changed;
+    stack.changed("mid/test/test_x.py");
+    stack.assert_words(&["base nothing", "mid test again", "side nothing", "leaf nothing"]);
+    // Where nothing is to be tested, neither is.
+    stack.retests = Retests::None;
+    stack.assert_words(&["base nothing", "mid nothing", "side nothing", "leaf nothing"]);
+    stack.all = true;
+    assert!(stack.plan().images.iter().all(|image| !image.tests));
+}
+
+#[test]
+fn what_is_copied_without_a_verdict_is_tested() {
+    let mut stack = stack("work");
+    stack.with_tests(&["base/test", "mid/test"]);
+    let at_main = |index: usize| stack.targets[index].designation.name.clone();
+    for (index, tests) in [(0, said([])), (1, said([(TestKind::Basic, true)]))] {
+        let place = Designation {
+            name: at_main(index),
+            tag: "1.10-main".to_owned(),
+        };
+        stack.registry.get_mut(&place).unwrap().as_mut().unwrap().tests = tests;
+    }
+    let plan = stack.plan();
+    let tests: Vec<(&str, bool)> = plan
+        .images
+        .iter()
+        .map(|image| (image.action.word(), image.tests))
+        .collect();
+    assert_eq!(
+        tests,
+        [("copy", true), ("copy", false), ("copy", false), ("copy", false)]
+    );
+    let reason = "its basic tests have no verdict: they did not end, or nobody ran them";
+    assert_eq!(stack.lines(0).last().unwrap(), reason);
+}
+
+#[test]
+fn what_is_odd_about_verdicts_is_noted() {
+    let mut stack = stack("main");
+    stack.with_tests(&["mid/test"]);
+    stack.of(1).tests = Some(SaidOfTests {
+        passed: [(TestKind::Basic, true)].into(),
+        notes: vec!["a verdict does not count: it is odd".to_owned()],
+    });
+    let plan = stack.plan();
+    assert_eq!(plan.images[1].action.word(), "nothing");
+    assert_eq!(plan.notes, ["mid: a verdict does not count: it is odd"]);
 }

@@ -21,7 +21,7 @@ use crate::ownership;
 use crate::planning;
 use crate::registry_state::Registries;
 use crate::spec::Spec;
-use crate::suites::has_integration_tests;
+use crate::suites::{TestKind, has_tests};
 use crate::tags::is_list_of_referrers;
 use crate::verdicts::VerdictPublicKey;
 
@@ -187,10 +187,23 @@ fn promoted(spec: &Spec, directory: &Path, args: &PromotionArgs) -> Result<Vec<P
         images.push(PromotedImage {
             image: name.clone(),
             repository: spec.repository(name)?,
-            integration_tests: has_integration_tests(&spec, name, &directory.join(name)),
+            tests: demanded(&spec, name, &directory.join(name)),
         });
     }
     Ok(images)
+}
+
+/// The kinds of tests of which there must be a verdict: those that the image has in its directory, and those that spec.yml speaks of
+/// where the directory is not checked out. Where neither says anything, any verdict is enough.
+fn demanded(spec: &Spec, name: &str, directory: &Path) -> Vec<TestKind> {
+    let is_said = |kind: TestKind| {
+        let says = spec.image(name).is_some_and(|section| section.integration_tests);
+        kind == TestKind::Integration && says && !directory.is_dir()
+    };
+    let kinds = TestKind::OF_BUILDS.into_iter();
+    kinds
+        .filter(|kind| has_tests(spec, name, directory, *kind) || is_said(*kind))
+        .collect()
 }
 
 /// Says what a person should know before tags are moved.

@@ -11,6 +11,7 @@ use super::{CommitRange, ImageFacts, PromotionFacts, TaggedImage};
 use crate::history;
 use crate::manifests::travelling;
 use crate::registry_state::{Registries, annotated, first_image, inputs_of};
+use crate::suites::TestKind;
 use crate::verdicts::{self, FoundVerdicts, VerdictPublicKey};
 
 /// The annotation, and label, with the commit that an image was made from (OCI's image specification, "Pre-Defined
@@ -28,8 +29,8 @@ pub struct PromotedImage {
     pub image: String,
     /// The repository with its registry.
     pub repository: String,
-    /// It has integration tests.
-    pub integration_tests: bool,
+    /// The kinds of tests of which there must be a verdict.
+    pub tests: Vec<TestKind>,
 }
 
 /// The manifests of an image's two tags, as they are written back.
@@ -92,7 +93,7 @@ pub async fn ask(
             from: promoted.1,
             to: replaced.1,
             verdicts: promoted.2,
-            integration_tests: image.integration_tests,
+            tests: image.tests.clone(),
         };
         let manifests = PromotedManifests {
             from: promoted.0,

@@ -49,7 +49,7 @@ fn image(name: &str, from: Option<TaggedImage>, to: Option<TaggedImage>, verdict
             newest: verdicts,
             notes: Vec::new(),
         },
-        integration_tests: false,
+        tests: Vec::new(),
     }
 }
 
@@ -161,7 +161,9 @@ fn where_no_tests_ran_that_is_said() {
 fn what_did_not_prove_good_is_refused() {
     let there = || tagged("1", None, "n");
     let mut untested = image("untested", there(), None, passed());
-    untested.integration_tests = true;
+    untested.tests = vec![TestKind::Basic, TestKind::Integration];
+    let mut other = image("other", there(), None, vec![verdict(TestKind::Workflow, 0)]);
+    other.tests = vec![TestKind::Basic];
     let plan = plan(&facts(vec![
         image("good", there(), None, passed()),
         image("unknown", there(), None, Vec::new()),
@@ -172,12 +174,13 @@ fn what_did_not_prove_good_is_refused() {
             vec![verdict(TestKind::Basic, 0), verdict(TestKind::Workflow, 2)],
         ),
         untested,
+        other,
     ]));
     let error = plan.check(false).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "3 of 4 images did not prove good: unknown: it has no verdict, bad: 2 of its workflow tests failed at \
-         2026-10-02T10:00:00Z, https://ci.example/1, untested: it has no verdict of its integration tests"
+        "4 of 5 images did not prove good: unknown: it has no verdict, bad: 2 of its workflow tests failed at \
+         2026-10-02T10:00:00Z, https://ci.example/1, untested: it has no verdict of its integration tests, other: it has no verdict of its basic tests"
     );
     assert_eq!(
         error.hint_text(),

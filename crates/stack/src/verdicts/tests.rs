@@ -34,6 +34,9 @@ fn verdict(kind: TestKind, passed: bool, finished: &str) -> Verdict {
 
 const OLD: &str = "2026-10-01T10:00:00Z";
 const NEW: &str = "2026-10-02T10:00:00Z";
+/// Just after [`now`], and long after it.
+const SOON: &str = "2026-10-03T00:04:00Z";
+const LATER: &str = "2027-01-01T00:00:00Z";
 
 fn now() -> Timestamp {
     "2026-10-03T00:00:00Z".parse().unwrap()
@@ -119,19 +122,72 @@ fn an_old_success_does_not_outlive_a_newer_failure() {
 }
 
 #[test]
-fn a_success_that_is_still_to_come_does_not_count() {
+fn what_is_still_to_come_does_not_count() {
     let key = key();
-    let failed = written(&verdict(TestKind::Basic, false, NEW), Some(&key));
-    let early = written(&verdict(TestKind::Basic, true, "2027-01-01T00:00:00Z"), Some(&key));
-    let found = judged(&[failed, early], Some(&key));
+    let note = "a verdict does not count: its time is still to come";
+    for signs in [None, Some(&key)] {
+        let failed = written(&verdict(TestKind::Basic, false, NEW), signs);
+        let early = written(&verdict(TestKind::Basic, true, LATER), signs);
+        let found = judged(&[failed, early], signs);
+        assert!(!found.newest[0].verdict.passed);
+        assert_eq!(found.notes, [note]);
+        // Clocks are not quite the same everywhere.
+        let soon = written(&verdict(TestKind::Basic, true, SOON), signs);
+        assert_eq!(judged(&[soon], signs).newest.len(), 1);
+    }
+    // Whoever may push could have written such a failure, and no success would ever follow it.
+    let passed = written(&verdict(TestKind::Basic, true, NEW), Some(&key));
+    let late = verdict(TestKind::Basic, false, LATER);
+    for failed in [written(&late, None), written(&late, Some(&key))] {
+        let found = judged(&[failed, passed.clone()], None);
+        assert!(found.newest[0].verdict.passed);
+        assert_eq!(found.notes, [note]);
+    }
+    // By the key that is asked for, it is the word of a machine whose clock is wrong.
+    let found = judged(&[written(&late, Some(&key)), passed], Some(&key));
     assert!(!found.newest[0].verdict.passed);
+}
+
+#[test]
+fn a_list_says_what_the_newest_of_each_kind_is_up_to_now() {
+    let listed = |kind: &str, result: &str, created: &str| RemoteDescriptor {
+        artifact_type: Some(ARTIFACT_TYPE.to_owned()),
+        annotations: [(KIND, kind), (RESULT, result), (CREATED, created)]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into(),
+        ..RemoteDescriptor::of("application/json", created.as_bytes())
+    };
+    let list = [
+        listed("basic", "passed", NEW),
+        listed("basic", "failed", OLD),
+        listed("integration", "failed", SOON),
+        listed("integration", "passed", OLD),
+        listed("basic", "failed", "9999-12-30T00:00:00Z"),
+        listed("integration", "passed", LATER),
+        listed("basic", "failed", "soon"),
+        listed("other", "failed", NEW),
+    ];
+    let said = said(&list, now());
     assert_eq!(
-        found.notes,
-        ["a verdict does not count: it says that it passed at a time that is still to come"]
+        said.passed,
+        BTreeMap::from([(TestKind::Basic, true), (TestKind::Integration, false)])
     );
-    // Clocks are not quite the same everywhere.
-    let soon = written(&verdict(TestKind::Basic, true, "2026-10-03T00:04:00Z"), Some(&key));
-    assert_eq!(judged(&[soon], Some(&key)).newest.len(), 1);
+    assert_eq!(said.notes, ["2 verdicts do not count: its time is still to come"]);
+    assert_eq!(super::said(&[], now()), SaidOfTests::default());
+}
+
+#[test]
+fn a_folder_without_a_test_in_it_has_a_verdict() {
+    let outcome = |kind| SuiteOutcome {
+        verdict: SuiteVerdict::NoTests,
+        ..SuiteOutcome::not_run(kind, &Error::failed("x"))
+    };
+    let says =
+        |kind, has_folder| Verdict::of(&outcome(kind), has_folder, None).map(|verdict| (verdict.passed, verdict.tests));
+    assert_eq!(says(TestKind::Basic, false), Some((true, 0)));
+    assert_eq!(says(TestKind::Integration, true), Some((true, 0)));
+    assert_eq!(says(TestKind::Integration, false), None);
+    assert_eq!(says(TestKind::Workflow, true), None);
 }
 
 #[test]

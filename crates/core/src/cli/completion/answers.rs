@@ -11,6 +11,7 @@ use bollard::query_parameters::{ListImagesOptions, ListNetworksOptions};
 use super::CompletionKind;
 use crate::cli::{Context, GlobalArgs};
 use crate::config::project::Project;
+use crate::config::stack;
 use crate::docker::connect::endpoint::Endpoint;
 use crate::docker::connect::engine::Engine;
 use crate::docks::LOCALHOST;
@@ -37,20 +38,20 @@ pub(super) fn answers(kind: CompletionKind, before: usize, env: &Env) -> Vec<Str
             let own = project.image_types().iter().cloned();
             own.chain(["all", "clean"].map(str::to_owned)).collect()
         }),
-        CompletionKind::Run | CompletionKind::Publish => types(env, |project| {
-            let synthetic = project
-                .synthetic_images()
-                .iter()
-                .filter(|_| kind == CompletionKind::Run);
-            let all: BTreeSet<String> = project
-                .image_types()
-                .iter()
-                .chain(synthetic)
-                .cloned()
-                .chain(project.configured_images().map(str::to_owned))
-                .collect();
+        CompletionKind::Publish => types(env, |project| {
+            let all: BTreeSet<String> = named(project).collect();
             all.into_iter().collect()
         }),
+        CompletionKind::Run => {
+            let own = types(env, |project| {
+                named(project)
+                    .chain(project.synthetic_images().iter().cloned())
+                    .collect()
+            });
+            let all: BTreeSet<String> = own.into_iter().chain(of_stack(env)).collect();
+            all.into_iter().collect()
+        }
+        CompletionKind::Stack | CompletionKind::Opened => of_stack(env),
         CompletionKind::Transfer => {
             let mut words = types(env, |project| project.image_types().to_vec());
             words.extend(engine(env, images));
@@ -89,6 +90,20 @@ fn project(env: &Env) -> Option<Project> {
 
 fn types(env: &Env, of: impl FnOnce(&Project) -> Vec<String>) -> Vec<String> {
     project(env).map(|project| of(&project)).unwrap_or_default()
+}
+
+/// The image types of a project, and the images that its configuration names.
+fn named(project: &Project) -> impl Iterator<Item = String> {
+    let types = project.image_types().iter().cloned();
+    types.chain(project.configured_images().map(str::to_owned))
+}
+
+/// The images of the stack. Only its file is read: no registry is asked.
+fn of_stack(env: &Env) -> Vec<String> {
+    let folder = std::env::current_dir();
+    folder
+        .map(|folder| stack::image_names(&folder, env))
+        .unwrap_or_default()
 }
 
 /// The paths that `--restore` can bring back, as they are named from the working directory.

@@ -17,7 +17,6 @@ const SPEC: &str = "tag: {prefix: 1.10, sha: true}\nimages:\n  base: {image_name
                     leaf: {image_name: r.example/leaf, depend_on: mid, prepull: false}\n";
 const ALL: WorkOptions = WorkOptions {
     pushes: true,
-    tests: true,
     annotates: true,
     caches: true,
 };
@@ -62,7 +61,7 @@ fn planned(held: &[(&str, &str, bool)]) -> (PlannedStack, Env, tempfile::TempDir
         let image = RemoteImage {
             manifest: format!("sha256:{name}"),
             inputs: is_same.then(|| inputs[position].clone()).into_iter().collect(),
-            tests: BTreeMap::new(),
+            tests: None,
         };
         state.insert(place, Some(image));
     }
@@ -76,6 +75,7 @@ fn planned(held: &[(&str, &str, bool)]) -> (PlannedStack, Env, tempfile::TempDir
         registry: &state,
         untested: &stack.untested,
         all: false,
+        retests: stack.retests,
     };
     let plan = plan(&facts);
     let planned = PlannedStack {

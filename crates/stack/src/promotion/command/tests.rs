@@ -62,14 +62,29 @@ fn tags_that_can_not_be_are_refused() {
 }
 
 #[test]
-fn integration_tests_are_asked_for_where_there_are_some() {
-    let spec = "images: {base: {integration_tests: true}, leaf: {integration_tests: true}, twig: {}}\n";
+fn a_verdict_is_asked_for_of_each_kind_of_tests_that_there_is() {
+    use TestKind::{Basic, Integration};
+    let spec = "images: {base: {integration_tests: true}, leaf: {integration_tests: true}, twig: {}, far: {integration_tests: true}}\n";
     let spec = Spec::parse(spec, Path::new("spec.yml")).unwrap();
     let directory = tempfile::tempdir().unwrap();
-    for image in ["leaf", "twig"] {
-        std::fs::create_dir_all(directory.path().join(image).join("integration_tests")).unwrap();
+    let make = |folder: &str| std::fs::create_dir_all(directory.path().join(folder)).unwrap();
+    let asked = || {
+        let images = promoted(&spec, directory.path(), &PromotionArgs::default()).unwrap();
+        images.into_iter().map(|image| image.tests).collect::<Vec<_>>()
+    };
+    // A directory that is there says more than spec.yml; of one that is not, spec.yml is all that is known.
+    for folder in ["base", "leaf/integration_tests", "twig/integration_tests", "twig/test"] {
+        make(folder);
     }
-    let images = promoted(&spec, directory.path(), &PromotionArgs::default()).unwrap();
-    let asked: Vec<bool> = images.iter().map(|image| image.integration_tests).collect();
-    assert_eq!(asked, [false, true, false]);
+    assert_eq!(asked(), [vec![], vec![Integration], vec![Basic], vec![Integration]]);
+    make("tests_common");
+    assert_eq!(
+        asked(),
+        [
+            vec![Basic],
+            vec![Basic, Integration],
+            vec![Basic],
+            vec![Basic, Integration]
+        ]
+    );
 }
