@@ -10,7 +10,7 @@ use std::process::Stdio;
 use std::thread;
 
 use dockerutils_test_support::Outcome;
-use dockerutils_test_support::lab::{self, Store, Suite, Throwaway};
+use dockerutils_test_support::lab::{self, LabEngine, Store, Suite, Throwaway};
 use dockerutils_test_support::process::capture_text;
 use rustix::process::Signal;
 use serde_json::{Value, json};

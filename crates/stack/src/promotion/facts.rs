@@ -29,6 +29,8 @@ pub struct PromotedImage {
     pub image: String,
     /// The repository with its registry.
     pub repository: String,
+    /// The image of the stack that it starts from.
+    pub parent: Option<String>,
     /// The kinds of tests of which there must be a verdict.
     pub tests: Vec<TestKind>,
 }
@@ -93,6 +95,7 @@ pub async fn ask(
             from: promoted.1,
             to: replaced.1,
             verdicts: promoted.2,
+            parent: image.parent.clone(),
             tests: image.tests.clone(),
         };
         let manifests = PromotedManifests {
@@ -166,18 +169,19 @@ async fn said(
 ) -> Result<TaggedImage> {
     let mut tagged = TaggedImage {
         digest: manifest.digest.clone(),
-        inputs: annotated(manifest),
+        inputs: annotated(manifest).into_iter().collect(),
         revision: manifest.annotations().get(REVISION).cloned(),
         packages: None,
     };
     let inner = match first_image(manifest) {
-        Some(first) if tagged.inputs.is_none() || tagged.revision.is_none() => {
+        Some(first) if tagged.inputs.is_empty() || tagged.revision.is_none() => {
             self::manifest(registry, repository, &first).await?
         }
         _ => None,
     };
-    // Those of the last build.
-    tagged.inputs = tagged.inputs.or_else(|| inputs_of(inner.as_ref(), listed).pop());
+    if tagged.inputs.is_empty() {
+        tagged.inputs = inputs_of(inner.as_ref(), listed);
+    }
     let image = inner.as_ref().unwrap_or(manifest);
     tagged.revision = tagged.revision.or_else(|| image.annotations().get(REVISION).cloned());
     if let (None, Some(config)) = (&tagged.revision, &image.document.config) {

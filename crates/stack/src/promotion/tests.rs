@@ -19,7 +19,7 @@ fn inputs(dockerfile: &str, parent: &str) -> Inputs {
 fn tagged(what: &str, inputs: Option<Inputs>, revision: &str) -> Option<TaggedImage> {
     Some(TaggedImage {
         digest: Digest::of(what.as_bytes()),
-        inputs,
+        inputs: inputs.into_iter().collect(),
         revision: Some(revision.to_owned()),
         packages: None,
     })
@@ -49,6 +49,7 @@ fn image(name: &str, from: Option<TaggedImage>, to: Option<TaggedImage>, verdict
             newest: verdicts,
             notes: Vec::new(),
         },
+        parent: None,
         tests: Vec::new(),
     }
 }
@@ -184,9 +185,46 @@ fn what_did_not_prove_good_is_refused() {
     );
     assert_eq!(
         error.hint_text(),
-        Some("test-stack 1-main; to promote them all the same: --force")
+        Some("test-stack --kind workflow 1-main; to promote them all the same: --force")
     );
     plan.check(true).unwrap();
+}
+
+#[test]
+fn what_is_not_made_from_what_is_promoted_with_it_is_refused() {
+    let (old, new) = (inputs("a", "p"), inputs("b", "p"));
+    let child = |name: &str, parents: &[&Inputs]| {
+        let mut from = tagged(name, None, "n").unwrap();
+        from.inputs = parents
+            .iter()
+            .map(|parent| Inputs {
+                parent: parent.digest(),
+                ..inputs("c", "")
+            })
+            .collect();
+        let mut child = image(name, Some(from), None, passed());
+        child.parent = Some("base".to_owned());
+        child
+    };
+    let base = || image("base", tagged("1", Some(new.clone()), "n"), None, passed());
+    // Made twice from other inputs, and the same came out; or it does not say.
+    let good = plan(&facts(vec![
+        base(),
+        child("fresh", &[&old, &new]),
+        child("silent", &[]),
+    ]));
+    good.check(false).unwrap();
+    let half = plan(&facts(vec![base(), child("fresh", &[&new]), child("left", &[&old])]));
+    let error = half.check(false).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "1 of 3 images did not prove good: left: it is not made from this base"
+    );
+    assert_eq!(
+        error.hint_text(),
+        Some("build-stack; to promote them all the same: --force")
+    );
+    half.check(true).unwrap();
 }
 
 #[test]

@@ -72,7 +72,7 @@ pub async fn find_with_config(engine: &Engine, reference: &str) -> Result<Option
                 .repo_digests
                 .unwrap_or_default()
                 .iter()
-                .filter_map(digest_of)
+                .filter_map(|known| digest_of(known))
                 .collect(),
         };
         (facts, image.config.unwrap_or_default())
@@ -80,7 +80,7 @@ pub async fn find_with_config(engine: &Engine, reference: &str) -> Result<Option
 }
 
 /// The digest of `repository@digest`.
-fn digest_of(known: &String) -> Option<String> {
+fn digest_of(known: &str) -> Option<String> {
     known.split_once('@').map(|(_, digest)| digest.to_owned())
 }
 

@@ -39,6 +39,28 @@ fn the_plan_is_that_of_the_tag() {
 }
 
 #[test]
+fn no_image_gets_a_tag_of_another_plan() {
+    let spec =
+        "images: {base: {image_name: r.example/base}}\nplans: {CPU: {tag_prefix: 2021.3}, GPU: {tag_prefix: 2021.2}}\n";
+    let spec = Spec::parse(spec, Path::new("spec.yml")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let promoted = |to: &str| {
+        let args = PromotionArgs {
+            from: "2021.3-main".to_owned(),
+            to: to.to_owned(),
+            ..PromotionArgs::default()
+        };
+        promoted(&spec, directory.path(), &args).map(|images| images.len())
+    };
+    for to in ["2021.3-stable", "stable", "2022-stable"] {
+        assert_eq!(promoted(to).unwrap(), 1);
+    }
+    let error = promoted("2021.2-stable").unwrap_err();
+    let says = "2021.2-stable is a tag of plan GPU, and 2021.3-main is one of plan CPU";
+    assert_eq!(error.to_string(), says);
+}
+
+#[test]
 fn tags_that_can_not_be_are_refused() {
     let check = |from: &str, to: &str| {
         let args = PromotionArgs {
