@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
-use crate::proxies::{Proxies, Proxy, ProxyProtocol};
+use crate::proxies::{Proxies, ProxyProtocol, RegistryProxy};
 
 type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 type BoxError = Box<dyn StdError + Send + Sync>;
@@ -88,7 +88,7 @@ impl Dialer {
     }
 
     /// A connection by way of a proxy, and whether the proxy reads the requests itself.
-    async fn by(mut self, proxy: &Proxy, to: Uri) -> Result<(Stream, bool), BoxError> {
+    async fn by(mut self, proxy: &RegistryProxy, to: Uri) -> Result<(Stream, bool), BoxError> {
         match proxy.protocol {
             ProxyProtocol::Http if to.scheme_str() == Some("http") => {
                 Ok((self.to_proxy.call(proxy.uri.clone()).await?, true))

@@ -29,7 +29,7 @@ pub struct Proxies {
 /// What a variable has.
 #[derive(Clone, Debug)]
 enum NamedProxy {
-    Proxy(Proxy),
+    Known(RegistryProxy),
     /// Not the URL of a proxy. It may have a password in it, so only the variable is named.
     Wrong(&'static str),
 }
@@ -43,7 +43,7 @@ pub(crate) enum ProxyProtocol {
 
 /// A proxy.
 #[derive(Clone)]
-pub(crate) struct Proxy {
+pub(crate) struct RegistryProxy {
     /// Without its login.
     pub(crate) uri: Uri,
     pub(crate) protocol: ProxyProtocol,
@@ -52,13 +52,13 @@ pub(crate) struct Proxy {
 }
 
 // The login must not reach a log by way of a derived Debug.
-impl fmt::Debug for Proxy {
+impl fmt::Debug for RegistryProxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Proxy({self}, ..)")
+        write!(f, "RegistryProxy({self}, ..)")
     }
 }
 
-impl fmt::Display for Proxy {
+impl fmt::Display for RegistryProxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.uri.to_string().trim_end_matches('/'))
     }
@@ -89,8 +89,8 @@ impl Proxies {
     /// Those of the environment.
     pub fn from_env(env: &Env) -> Self {
         let value = |upper: &str, lower: &str| env.non_empty(upper).or_else(|| env.non_empty(lower));
-        let named = |variable, value: &str| match Proxy::parse(value) {
-            Some(proxy) => NamedProxy::Proxy(proxy),
+        let named = |variable, value: &str| match RegistryProxy::parse(value) {
+            Some(proxy) => NamedProxy::Known(proxy),
             None => NamedProxy::Wrong(variable),
         };
         Self {
@@ -105,7 +105,7 @@ impl Proxies {
     }
 
     /// The proxy by which this is reached; `None` if it is reached directly. Loopback addresses always are.
-    pub(crate) fn of(&self, url: &Uri) -> Result<Option<&Proxy>, RegistryTrouble> {
+    pub(crate) fn of(&self, url: &Uri) -> Result<Option<&RegistryProxy>, RegistryTrouble> {
         let is_secure = url.scheme_str() == Some("https");
         let named = if is_secure { &self.https } else { &self.http };
         let (Some(named), Some(host)) = (named, url.host()) else {
@@ -119,7 +119,7 @@ impl Proxies {
             return Ok(None);
         }
         match named {
-            NamedProxy::Proxy(proxy) => Ok(Some(proxy)),
+            NamedProxy::Known(proxy) => Ok(Some(proxy)),
             NamedProxy::Wrong(variable) => Err(RegistryTrouble::invalid(format!(
                 "it is reached by a proxy, and {variable} is not the URL of one, such as http://proxy.example:3128"
             ))),
@@ -127,7 +127,7 @@ impl Proxies {
     }
 }
 
-impl Proxy {
+impl RegistryProxy {
     fn parse(value: &str) -> Option<Self> {
         // `proxy.example:3128` reads as a URL of the scheme `proxy.example`.
         let url = Url::parse(value).ok().filter(Url::has_host);
@@ -239,7 +239,7 @@ mod tests {
     use super::*;
 
     fn named(proxies: &Proxies, url: &str) -> Option<String> {
-        proxies.of(&url.parse().unwrap()).unwrap().map(Proxy::to_string)
+        proxies.of(&url.parse().unwrap()).unwrap().map(RegistryProxy::to_string)
     }
 
     #[test]
@@ -343,7 +343,7 @@ mod tests {
                 Some(("ann", "s3cret")),
             ),
         ] {
-            let proxy = Proxy::parse(value).unwrap();
+            let proxy = RegistryProxy::parse(value).unwrap();
             assert_eq!(proxy.to_string(), name, "{value}");
             let found = proxy.login.as_ref();
             assert_eq!(

@@ -308,10 +308,7 @@ impl PromotionPlan {
             counted(self.images.len(), "image"),
             lines.join(", ")
         ))
-        .hint(format!(
-            "{}; to promote them all the same: --force",
-            self.remedy(&refused)
-        )))
+        .hint(hint!("{command}; to promote them all the same: --force"; command = self.remedy(&refused))))
     }
 
     /// The command after which these images may be promoted.

@@ -13,13 +13,13 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// What the user wants. Clones are of the same.
 #[derive(Clone, Debug)]
 pub struct Interruption {
-    wish: Arc<watch::Sender<Wish>>,
+    state: Arc<watch::Sender<InterruptionState>>,
     patience: Duration,
 }
 
 /// What interruptions say.
 #[derive(Clone, Copy, Debug)]
-enum Wish {
+enum InterruptionState {
     GoOn,
     /// All is to be as it was, within some time from here on.
     PutBack(Instant),
@@ -36,7 +36,7 @@ impl Interruption {
     /// One that nobody makes, with another time in which tags are put back.
     pub fn with_patience(patience: Duration) -> Self {
         Self {
-            wish: Arc::new(watch::Sender::new(Wish::GoOn)),
+            state: Arc::new(watch::Sender::new(InterruptionState::GoOn)),
             patience,
         }
     }
@@ -66,42 +66,42 @@ impl Interruption {
 
     /// Interrupts, once more.
     pub fn make(&self) {
-        self.wish.send_modify(|wish| {
-            *wish = match wish {
-                Wish::GoOn => Wish::PutBack(Instant::now()),
-                Wish::PutBack(_) | Wish::End => Wish::End,
+        self.state.send_modify(|state| {
+            *state = match state {
+                InterruptionState::GoOn => InterruptionState::PutBack(Instant::now()),
+                InterruptionState::PutBack(_) | InterruptionState::End => InterruptionState::End,
             }
         });
     }
 
     /// Whether the user wants it to end.
     pub fn is_made(&self) -> bool {
-        !matches!(*self.wish.borrow(), Wish::GoOn)
+        !matches!(*self.state.borrow(), InterruptionState::GoOn)
     }
 
     /// Waits until the user wants it to end.
     pub async fn made(&self) {
-        self.becomes(|wish| !matches!(wish, Wish::GoOn)).await;
+        self.becomes(|state| !matches!(state, InterruptionState::GoOn)).await;
     }
 
     /// Waits until nothing is put back any more: for a while after the first interruption, and not at all after the second.
     pub async fn is_final(&self) {
         let patience = async {
             self.made().await;
-            let wish = *self.wish.borrow();
-            if let Wish::PutBack(since) = wish {
+            let state = *self.state.borrow();
+            if let InterruptionState::PutBack(since) = state {
                 tokio::time::sleep_until(since + self.patience).await;
             }
         };
         tokio::select! {
-            () = self.becomes(|wish| matches!(wish, Wish::End)) => {}
+            () = self.becomes(|state| matches!(state, InterruptionState::End)) => {}
             () = patience => {}
         }
     }
 
-    async fn becomes(&self, right: impl FnMut(&Wish) -> bool) {
-        let mut wishes = self.wish.subscribe();
+    async fn becomes(&self, right: impl FnMut(&InterruptionState) -> bool) {
+        let mut states = self.state.subscribe();
         // It fails only when the sender is gone, which is ours.
-        let _ = wishes.wait_for(right).await;
+        let _ = states.wait_for(right).await;
     }
 }
