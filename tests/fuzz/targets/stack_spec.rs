@@ -11,7 +11,7 @@ pub(crate) fn fuzz(text: &str) {
             assert!(!spec.images.is_empty() && !spec.plans.is_empty());
             for (name, image) in &spec.images {
                 assert!(!name.contains('/') && !name.starts_with('.'), "{name}");
-                assert_eq!(spec.image(name).is_some(), true);
+                assert!(spec.image(name).is_some());
                 assert!(image.info_cmds.iter().all(|command| spec.info_cmds.contains_key(command)));
                 for plan in &spec.plans {
                     let _ = image.arguments(&plan.name);

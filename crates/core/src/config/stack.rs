@@ -87,7 +87,8 @@ mod tests {
     fn names(place: &str, spec: &str, from: &str) -> Vec<String> {
         let home = tempfile::tempdir().unwrap();
         let root = home.path().join("team");
-        for folder in [place, from] {
+        // `.` is no folder to be made before there is one around it.
+        for folder in ["", place, from] {
             fs::create_dir_all(root.join(folder)).unwrap();
         }
         fs::write(root.join(place).join(FILE), spec).unwrap();
