@@ -113,7 +113,7 @@ impl Stack {
             commit: history.commit.clone().filter(|_| uncommitted.is_none()),
         };
         let (targets, mut notes) = targets(&spec, &graph, &source)?;
-        if let Some(file) = uncommitted.filter(|_| spec.tag_sha) {
+        if let Some(file) = uncommitted.filter(|_| spec.tag_sha && history.commit.is_some()) {
             notes.push(format!(
                 "no image gets a tag with the commit, as {file} is not committed"
             ));
