@@ -288,12 +288,18 @@ fn a_refusal_is_never_taken_for_absence() {
         .run();
 }
 
-#[test]
-fn a_registry_that_fails_in_the_middle_is_as_it_was() {
+/// A registry with tested images, of which `leaf` has another under the tag that is moved.
+fn tested_with_an_older_leaf() -> ScriptedRegistry {
     let registry = tested(true, true);
     registry.store(|store| {
         store.image("leaf", "1.10-stable", "leaf old", &json!({}));
     });
+    registry
+}
+
+#[test]
+fn a_registry_that_fails_in_the_middle_is_as_it_was() {
+    let registry = tested_with_an_older_leaf();
     let before = tags(&registry, "1.10-stable");
     registry
         .interfere(|request, _| (request == "PUT /v2/leaf/manifests/1.10-stable").then_some(Misbehaviour::Status(500)));
@@ -319,10 +325,7 @@ fn a_registry_that_fails_in_the_middle_is_as_it_was() {
 
 #[test]
 fn an_interruption_in_the_middle_of_a_write_is_answered_at_once() {
-    let registry = tested(true, true);
-    registry.store(|store| {
-        store.image("leaf", "1.10-stable", "leaf old", &json!({}));
-    });
+    let registry = tested_with_an_older_leaf();
     let before = tags(&registry, "1.10-stable");
     let write = "PUT /v2/leaf/manifests/1.10-stable";
     registry.interfere(move |request, _| (request == write).then_some(Misbehaviour::Silence));

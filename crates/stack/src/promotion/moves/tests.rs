@@ -327,14 +327,8 @@ async fn of_two_promotions_at_once_one_or_none_is_done() {
     }
 }
 
-#[tokio::test]
-async fn what_another_run_moved_is_looked_at_again() {
-    let scripted = registry();
-    let before = tags(&scripted, TO);
-    let mut moves = moves(&scripted).await;
-    moves.truncate(2);
-    scripted.store(|store| store.image("leaf", TO, "leaf new", &json!({})));
-    // The other run fails, and puts leaf's tag back after we have looked at it.
+/// Another run puts leaf's tag back after it was looked at once.
+fn put_back_after_the_first_look(scripted: &ScriptedRegistry) {
     let mut looks = 0;
     scripted.interfere(move |request, store| {
         if request == format!("HEAD /v2/leaf/manifests/{TO}") {
@@ -345,13 +339,28 @@ async fn what_another_run_moved_is_looked_at_again() {
         }
         None
     });
-    let outcome = promote(&moves).await;
-    let (message, _) = said(&outcome);
+}
+
+#[track_caller]
+fn assert_leaf_is_lost(outcome: &PromotionOutcome) {
+    let (message, _) = said(outcome);
     assert!(
         message.contains("leaf:1-stable was moved by somebody else"),
         "{message}"
     );
     assert_eq!(outcome.results, [MoveResult::Restored, MoveResult::NotMoved]);
+}
+
+#[tokio::test]
+async fn what_another_run_moved_is_looked_at_again() {
+    let scripted = registry();
+    let before = tags(&scripted, TO);
+    let mut moves = moves(&scripted).await;
+    moves.truncate(2);
+    scripted.store(|store| store.image("leaf", TO, "leaf new", &json!({})));
+    // The other run fails, and puts leaf's tag back after we have looked at it.
+    put_back_after_the_first_look(&scripted);
+    assert_leaf_is_lost(&promote(&moves).await);
     assert_eq!(tags(&scripted, TO), before);
 }
 
@@ -363,23 +372,8 @@ async fn what_was_there_before_is_looked_at_again() {
     scripted.store(|store| store.image("leaf", TO, "leaf new", &json!({})));
     let mut moves = moves(&scripted).await;
     moves.truncate(2);
-    let mut looks = 0;
-    scripted.interfere(move |request, store| {
-        if request == format!("HEAD /v2/leaf/manifests/{TO}") {
-            looks += 1;
-            if looks > 1 {
-                store.image("leaf", TO, "leaf old", &json!({}));
-            }
-        }
-        None
-    });
-    let outcome = promote(&moves).await;
-    let (message, _) = said(&outcome);
-    assert!(
-        message.contains("leaf:1-stable was moved by somebody else"),
-        "{message}"
-    );
-    assert_eq!(outcome.results, [MoveResult::Restored, MoveResult::NotMoved]);
+    put_back_after_the_first_look(&scripted);
+    assert_leaf_is_lost(&promote(&moves).await);
     assert_eq!(tags(&scripted, TO)["base"], before);
 }
 
